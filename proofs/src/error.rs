@@ -1,5 +1,7 @@
 //! Why something that was shown proves nothing.
 
+use core::fmt;
+
 use crate::{Digest, Root};
 
 /// Which format a piece of input failed to be.
@@ -14,6 +16,8 @@ pub enum Format {
     Header,
     /// The origin of a log; positions are bytes.
     Origin,
+    /// A hash of the log: 32 bytes as base64; positions are bytes.
+    LogHash,
     /// A signed note; positions are lines, from 1.
     Note,
     /// A verifier key; positions are bytes.
@@ -22,12 +26,49 @@ pub enum Format {
     Checkpoint,
     /// A tlog-proof; positions are lines, from 1.
     LogProof,
-    /// The path of a tile; positions are bytes.
+    /// A tile, its path or its hashes; positions are bytes.
     Tile,
+    /// A bundle of entries, its path or its entries; positions are bytes.
+    Bundle,
     /// A policy file; positions are lines, from 1.
     Policy,
     /// Evidence; positions are lines of its JSON, from 1.
     Evidence,
+}
+
+impl Format {
+    /// What positions in it count.
+    fn unit(self) -> &'static str {
+        match self {
+            Format::Header
+            | Format::Note
+            | Format::Checkpoint
+            | Format::LogProof
+            | Format::Policy
+            | Format::Evidence => "line",
+            _ => "byte",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Digest => "digest",
+            Format::Proof => "proof",
+            Format::Header => "header",
+            Format::Origin => "origin",
+            Format::Note => "signed note",
+            Format::Vkey => "verifier key",
+            Format::Checkpoint => "checkpoint",
+            Format::LogProof => "tlog-proof",
+            Format::LogHash => "hash of a log",
+            Format::Tile => "tile",
+            Format::Bundle => "bundle of entries",
+            Format::Policy => "policy",
+            Format::Evidence => "evidence",
+        })
+    }
 }
 
 /// Why an answer proves nothing. The prover's fault, or damage on the way: refuse, do not retry.
@@ -35,7 +76,7 @@ pub enum Format {
 #[non_exhaustive]
 pub enum Error {
     /// Not the canonical encoding of its format; `at` is the first position refused.
-    #[error("not a canonical {format:?}: refused at {at}")]
+    #[error("not a well-formed {format}: refused at {} {at}", format.unit())]
     Malformed {
         /// What it should have been.
         format: Format,
@@ -56,8 +97,8 @@ pub enum Error {
         depth: usize,
     },
     /// Changes handed to [`Shown::apply`](crate::Shown::apply) are not in strictly ascending key
-    /// order, or a key is longer or shorter than keys are.
-    #[error("the changes are not one per key in ascending order, each key of 1 to 1024 bytes")]
+    /// order, or a key or value has no length that those have.
+    #[error("the changes are not one per key in ascending order, or a key or value is too long")]
     BadChanges,
     /// The note carries no signature by this log key.
     #[error("no signature by the log's key")]

@@ -33,6 +33,23 @@ impl Digest {
     }
 }
 
+/// Hashes bytes that come piece by piece: the digest is that of all of them in a row.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes so far.
+    #[must_use]
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 /// The hash of a leaf: the key and the digest of its value, wherever in a tree it stands.
 #[must_use]
 pub fn leaf(key: &[u8], value: &Digest) -> Digest {

@@ -1,12 +1,12 @@
 //! Minimal LEB128 integers, as protobuf writes them, below 2^32.
 
 /// The encoding of `value` and its length.
-pub(crate) fn encode(mut value: usize) -> ([u8; 5], usize) {
-    assert!(u32::try_from(value).is_ok(), "what is encoded has a length below 2^32");
+pub(crate) fn encode(value: usize) -> ([u8; 5], usize) {
+    let mut value = u32::try_from(value).expect("what is encoded is a length below 2^32");
     let mut bytes = [0; 5];
     let mut len = 0;
     loop {
-        bytes[len] = (value & 0x7f) as u8;
+        bytes[len] = value.to_le_bytes()[0] & 0x7f;
         len += 1;
         value >>= 7;
         if value == 0 {
