@@ -1,30 +1,70 @@
-//! Persistence of Anwansi: everything that must outlive the process is written here.
+//! The memory of a distributed computation: versions of a state, each final, each provable.
 //!
 //! ```text
-//!      versions, pages, ledger, log        what is kept, and in which order it is written
-//!                  |
-//!               Writer                     one thread: many batches, one sync, then the tickets
-//!                  |
-//!   ----------- Engine ------------        the seam: atomic batches over ordered keyspaces
-//!     fjall      sled      memory
+//!   commit           validate, update the tree, header, log: one batch a version      commit.rs
+//!     |                                                                               version.rs
+//!   Writer           one thread: many batches, one sync, then the answers             engine/writer.rs
+//!     |
+//!   publish          sign the checkpoint, show the version to readers                 store.rs
+//!     |
+//!   flush            now and then the tree's pages, in the background                 flush.rs
+//!
+//!   ------------------------------ Engine: atomic batches over ordered keyspaces ------------------
+//!     fjall                sled                memory                                 engine/
 //! ```
 //!
-//! Start at [`engine`]: what a storage engine must promise, and nothing about what is stored in it.
+//! Opening replays what came after the last flush (recover.rs). What the bytes are, and in which order they
+//! become durable, is in FORMAT.md; what is proven, in SPEC.md of `anwansi-proofs`.
 //!
 //! ```
-//! use anwansi_store::engine::{self, Batch, Keyspace, Writer};
+//! use anwansi_proofs::{Policy, Question};
+//! use anwansi_store::{Commit, LogKey, Options, Store, Which, engine};
 //!
-//! # fn main() -> Result<(), engine::EngineError> {
-//! let engine = engine::open("memory:")?; // or "fjall:./data"
-//! let writer = Writer::new(engine.clone())?;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::open(
+//!     engine::open("memory:")?, // or "fjall:./data"
+//!     LogKey::generate(None)?,  // or LogKey::load_or_create, to keep it
+//!     &Options::default(),
+//! )?;
+//! let done = store.commit(Commit::new(vec![("greeting".into(), Some("hello".into()))]))?;
 //!
-//! let mut batch = Batch::new();
-//! batch.put(Keyspace::Meta, "greeting", "hello");
-//! writer.write(batch).wait()?; // durable from here on
-//!
-//! assert_eq!(engine.get(Keyspace::Meta, b"greeting")?.as_deref(), Some(&b"hello"[..]));
+//! // Anyone who has the log's key can check this, without trusting whoever sent it.
+//! let question = Question::default().key(b"greeting").key(b"answer");
+//! let evidence = store.evidence(done.version, Which::State, &question)?;
+//! let checked = evidence.check(&Policy::of_log(store.vkey().clone())?)?;
+//! let state = checked.version().state().expect("the state was asked for");
+//! assert_eq!(state.get(b"greeting")?, Some(&b"hello"[..]));
+//! assert_eq!(state.get(b"answer")?, None);
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
 
+mod check;
+mod commit;
 pub mod engine;
+mod error;
+mod flush;
+mod gate;
+mod history;
+mod keys;
+mod log;
+mod options;
+mod record;
+mod recover;
+mod snapshot;
+mod store;
+mod transaction;
+mod tree;
+mod version;
+
+pub use check::Report;
+pub use commit::{
+    Answer, COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Commit, Committed, REQUEST_KEPT, RequestId,
+};
+pub use error::{Damage, Error};
+pub use keys::LogKey;
+pub use options::Options;
+pub use snapshot::{Pair, Snapshot, Which};
+pub use store::{Clock, Store};
+pub use transaction::Transaction;
+pub use tree::PageId;

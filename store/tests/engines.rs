@@ -520,3 +520,27 @@ fn an_empty_key_is_a_mistake_of_ours() {
 fn a_value_one_byte_too_long_is_a_mistake_of_ours() {
     Batch::new().put(Keyspace::Meta, "key", vec![0; VALUE_BYTES_MAX + 1]);
 }
+
+/// A child that is being started shares our open files until it runs its own program.
+#[test]
+fn directory_that_was_closed_is_free_even_while_processes_are_started() {
+    let place = Place::new("fjall");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::process::Command::new("true").status().unwrap();
+                }
+            });
+        }
+        for _ in 0..60 {
+            let opened = engine::open(&place.url());
+            if opened.is_err() {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            drop(opened.unwrap());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

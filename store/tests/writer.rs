@@ -296,3 +296,14 @@ fn a_panicking_callback_leaves_nobody_waiting() {
         }
     }
 }
+
+#[test]
+fn second_writer_of_one_engine_is_refused() {
+    let engine: Arc<dyn Engine> = Arc::new(Memory::new());
+    let first = Writer::new(engine.clone()).unwrap();
+    assert!(matches!(Writer::new(engine.clone()), Err(EngineError::Locked { .. })));
+    let other: Arc<dyn Engine> = Arc::new(Memory::new());
+    assert!(Writer::new(other).is_ok());
+    drop(first);
+    assert!(Writer::new(engine).is_ok());
+}

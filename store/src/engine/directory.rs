@@ -33,8 +33,19 @@ const MARKER_BYTES_MAX: u64 = 256;
 pub(super) struct Directory {
     path: PathBuf,
     engine: &'static str,
-    // Dropping the file unlocks it.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The lock file, locked until this is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Said outright: a process that is just being started has a copy of the open file until it runs
+        // its own program, and closing ours would leave the lock with that. An error leaves it to closing.
+        let _ = self.0.unlock();
+    }
 }
 
 /// What the marker says of the engine's files.
@@ -136,7 +147,7 @@ fn refuse_foreign(path: &Path) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File, EngineError> {
+fn lock(path: &Path) -> Result<Lock, EngineError> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -144,7 +155,7 @@ fn lock(path: &Path) -> Result<File, EngineError> {
         .open(path.join(LOCK))
         .map_err(EngineError::io("making the lock file"))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(EngineError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(EngineError::io("locking the directory")(error)),
     }

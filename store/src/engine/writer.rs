@@ -31,6 +31,33 @@ pub struct Writer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     thread_id: ThreadId,
+    #[expect(dead_code, reason = "given back when it is dropped, last")]
+    only: Only,
+}
+
+/// The engines that are written to in this process, by address. An engine's lock keeps other processes
+/// out; this keeps out a second writer of the same handle, who would make a second history.
+static WRITTEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+/// The right to write to an engine.
+struct Only(usize);
+
+impl Only {
+    fn take(engine: &Arc<dyn Engine>) -> Result<Self, EngineError> {
+        let address = Arc::as_ptr(engine).cast::<()>().addr();
+        let mut written = WRITTEN.lock().expect(UNPOISONED);
+        if written.contains(&address) {
+            return Err(EngineError::Locked { path: engine.name().into() });
+        }
+        written.push(address);
+        Ok(Only(address))
+    }
+}
+
+impl Drop for Only {
+    fn drop(&mut self) {
+        WRITTEN.lock().expect(UNPOISONED).retain(|address| *address != self.0);
+    }
 }
 
 /// A batch on its way. Dropping the ticket does not stop the batch.
@@ -68,8 +95,9 @@ impl Writer {
     /// Starts the thread. Nothing else may write to `engine` while it runs.
     ///
     /// # Errors
-    /// [`EngineError::Io`] if the operating system has no thread to give.
+    /// [`EngineError::Locked`] if there is a writer for this engine already; [`EngineError::Io`] if the operating system has no thread to give.
     pub fn new(engine: Arc<dyn Engine>) -> Result<Self, EngineError> {
+        let only = Only::take(&engine)?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
@@ -85,7 +113,13 @@ impl Writer {
                 }
             })
             .map_err(EngineError::io("starting the writer's thread"))?;
-        Ok(Self { shared, thread_id: thread.thread().id(), thread: Some(thread) })
+        Ok(Self { shared, thread_id: thread.thread().id(), thread: Some(thread), only })
+    }
+
+    /// Returns the thread on which batches are written and callbacks run.
+    #[must_use]
+    pub fn thread_id(&self) -> ThreadId {
+        self.thread_id
     }
 
     /// Queues `batch` and returns its ticket. Blocks while the queue is full.

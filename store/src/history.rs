@@ -1,0 +1,133 @@
+//! Old versions: the newest of them in memory, the others made again from the nearest one below.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anwansi_proofs::Version;
+
+use crate::{
+    Damage, Error, flush,
+    record::{self, ChunkKind, decode},
+    snapshot::{At, Snapshot},
+    tree::{Slot, Tree},
+    version,
+};
+
+/// Old versions that are kept open for the next request, at most.
+const OPENED_MAX: usize = 16;
+/// About how much memory a version holds for each entry it changed: its own copy of a page.
+const BYTES_A_WRITE: usize = 4096;
+
+/// The versions that can be read at once.
+#[derive(Default)]
+pub(crate) struct History {
+    /// The newest versions behind the published one, oldest first, with the memory each takes.
+    recent: Mutex<Recent>,
+    /// Versions that were asked for, the one used last at the back.
+    opened: Mutex<Vec<Arc<At>>>,
+}
+
+#[derive(Default)]
+struct Recent {
+    versions: VecDeque<(Arc<At>, usize)>,
+    bytes: usize,
+}
+
+impl History {
+    /// Keeps a version that is no longer the newest, within an eighth of the budget for pages. The
+    /// version after it made `writes` writes: so many pages are its alone.
+    pub(crate) fn remember(&self, snapshot: &Snapshot, writes: usize, cache_bytes: usize) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = writes * BYTES_A_WRITE;
+        recent.versions.push_back((snapshot.version.clone(), bytes));
+        recent.bytes += bytes;
+        while recent.bytes > cache_bytes / 8 {
+            let Some((_, bytes)) = recent.versions.pop_front() else { break };
+            recent.bytes -= bytes;
+        }
+    }
+
+    /// Opens `version`, which is not above that of `newest`.
+    pub(crate) fn open(&self, newest: &Snapshot, version: Version) -> Result<Snapshot, Error> {
+        let number = |at: &Arc<At>| at.header.version();
+        let at = |version| Snapshot { version, ..newest.clone() };
+        if version == newest.version() {
+            return Ok(newest.clone());
+        }
+        {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(found) = recent.versions.binary_search_by_key(&version, |(at, _)| number(at))
+            {
+                return Ok(at(recent.versions[found].0.clone()));
+            }
+        }
+        // Held while a version is made: one at a time, and two callers for one version make it once.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = opened.iter().filter(|at| number(at) <= version).max_by_key(|at| number(at));
+        let below = below.cloned();
+        let made = match below {
+            Some(below) if number(&below) == version => below,
+            below => {
+                make_room(&mut opened)?;
+                Arc::new(make(newest, below.as_deref(), version)?)
+            }
+        };
+        opened.retain(|at| number(at) != version);
+        opened.push(made.clone());
+        Ok(at(made))
+    }
+}
+
+/// Closes the version that was used longest ago, of those that nobody reads, if all places are taken.
+fn make_room(opened: &mut Vec<Arc<At>>) -> Result<(), Error> {
+    if opened.len() >= OPENED_MAX {
+        let idle = opened.iter().position(|at| Arc::strong_count(at) == 1).ok_or(Error::Busy)?;
+        opened.remove(idle);
+    }
+    Ok(())
+}
+
+/// Makes a version again: from an open version below it or from the flush at or before it, whichever
+/// is nearer, by the changes since.
+fn make(newest: &Snapshot, below: Option<&At>, version: Version) -> Result<At, Error> {
+    let engine = &*newest.engine;
+    let (flushed, mut tree) = flushed_tree(newest, version)?;
+    let mut last = flushed;
+    if let Some(below) = below.filter(|below| below.header.version() >= flushed) {
+        (last, tree) = (below.header.version(), below.tree.clone());
+    }
+    for version in last.0 + 1..=version.0 {
+        let (_, record) = version::read(engine, Version(version))?;
+        let changes = version::read_chunks(engine, Version(version), ChunkKind::State, &record)?;
+        tree = tree.update(&newest.pages, &changes)?;
+    }
+    let (header, _) = version::read(engine, version)?;
+    let computed = tree.root();
+    if computed == header.state() {
+        Ok(At { header, tree })
+    } else {
+        Err(Error::Damaged(Damage::State { version, computed }))
+    }
+}
+
+/// The newest flushed version up to `version`, and its tree; before the first flush, that of version 0.
+fn flushed_tree(newest: &Snapshot, version: Version) -> Result<(Version, Tree), Error> {
+    match flush::find(&*newest.engine, version)? {
+        Some((version, bytes)) => Ok((version, read_flush(&bytes, version)?.0)),
+        None => Ok((Version(0), Tree::default())),
+    }
+}
+
+/// The tree that a flush names, and the epoch and chunks that it lies in.
+pub(crate) fn read_flush(bytes: &[u8], version: Version) -> Result<(Tree, (u32, u32)), Error> {
+    let damage = Damage::Flush(version);
+    let flush: record::Flush<'_> = decode(bytes, damage)?;
+    let top = match &flush.top {
+        Some(top) => Some(Slot::from_record(top).ok_or(Error::Damaged(damage))?),
+        None => None,
+    };
+    let tree = Tree { top, entries: flush.entries, bytes: flush.bytes };
+    Ok((tree, (flush.epoch, flush.chunks)))
+}

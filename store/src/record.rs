@@ -1,0 +1,209 @@
+//! The records that the store keeps, and their bytes.
+//!
+//! ```text
+//! kind 1 | format 1 | fields, in bincode's wire format | the first 8 bytes of BLAKE3 over all before
+//! ```
+//!
+//! Integers are fixed and little-endian, lengths u64, enums and their data led by a u32 (FORMAT.md,
+//! "Records"). Reading takes the whole input or fails. No record is longer than [`RECORD_BYTES_MAX`]:
+//! what could be, is split.
+
+use anwansi_proofs::Digest;
+use wincode::{SchemaRead, SchemaWrite, config::DefaultConfig};
+
+use crate::{Damage, Error};
+
+/// The newest format of every kind of record, and of their arrangement.
+pub(crate) const FORMAT: u8 = 1;
+
+/// The longest record, in bytes: far below what the codec allows for one sequence.
+pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// The longest value that stands inside of records and pages; longer ones are stored on their own.
+pub(crate) const INLINE_BYTES_MAX: usize = 1024;
+
+/// The bytes at which a chunk of changes or pages is closed.
+pub(crate) const CHUNK_BYTES: usize = 32 << 10;
+
+/// Something that is stored as one record.
+pub(crate) trait Record {
+    /// Tells it from all other kinds; never reused.
+    const KIND: u8;
+}
+
+/// The bytes of `record`.
+pub(crate) fn encode<T: Record + SchemaWrite<DefaultConfig, Src = T>>(record: &T) -> Vec<u8> {
+    let mut bytes = vec![T::KIND, FORMAT];
+    wincode::serialize_into(&mut bytes, record).expect("memory takes all that is written");
+    bytes.extend(checksum(&bytes));
+    assert!(bytes.len() <= RECORD_BYTES_MAX, "what could be longer is split before it gets here");
+    bytes
+}
+
+/// The record in `bytes`; `damage` is what to say if there is none.
+///
+/// # Errors
+/// [`Error::Damaged`], or [`Error::Newer`] if a newer program wrote it.
+pub(crate) fn decode<'a, T: Record + SchemaRead<'a, DefaultConfig, Dst = T>>(
+    bytes: &'a [u8],
+    damage: Damage,
+) -> Result<T, Error> {
+    let damaged = Error::Damaged(damage);
+    let Some((content, sum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+        return Err(damaged);
+    };
+    match content {
+        _ if bytes.len() > RECORD_BYTES_MAX || checksum(content) != *sum => Err(damaged),
+        [kind, FORMAT, body @ ..] if *kind == T::KIND => {
+            wincode::deserialize_exact(body).map_err(|_| damaged)
+        }
+        [kind, format, ..] if *kind == T::KIND && *format > FORMAT => {
+            Err(Error::Newer { found: (*format).into(), known: FORMAT.into() })
+        }
+        _ => Err(damaged),
+    }
+}
+
+const CHECKSUM_BYTES: usize = 8;
+
+/// Tells damage from what was written; it is no proof against anyone.
+fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let Digest(digest) = Digest::of(content);
+    *digest.first_chunk().expect("a digest is longer")
+}
+
+/// What the whole store is.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Manifest {
+    /// The key that its log is signed with.
+    pub(crate) vkey: String,
+    /// How often the store was opened for writing: ids made in one epoch are never used in another.
+    pub(crate) epoch: u32,
+}
+
+/// The tree of one version, as far as it lies in pages.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Flush<'a> {
+    pub(crate) top: Option<Slot<'a>>,
+    pub(crate) entries: u64,
+    /// Of keys and values together.
+    pub(crate) bytes: u64,
+    /// The epoch that wrote it, and the first chunk of that epoch it does not need.
+    pub(crate) epoch: u32,
+    pub(crate) chunks: u32,
+}
+
+/// A version, without its content.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct VersionRecord {
+    pub(crate) header: String,
+    /// How many chunks of each kind there are, by [`ChunkKind`].
+    pub(crate) chunks: [u32; 3],
+}
+
+/// What a chunk of a version holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkKind {
+    /// Changes of the state.
+    State = 0,
+    /// Entries of the tasks tree.
+    Tasks = 1,
+    /// What happened in the ledger.
+    Events = 2,
+}
+
+impl ChunkKind {
+    pub(crate) const ALL: [ChunkKind; 3] = [ChunkKind::State, ChunkKind::Tasks, ChunkKind::Events];
+}
+
+/// Some of a version's changes, in key order.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) changes: Vec<Change<'a>>,
+}
+
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Change<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: Option<Value<'a>>,
+}
+
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) enum Value<'a> {
+    Inline(&'a [u8]),
+    Stored(StoredValue),
+}
+
+/// Where a value of more than [`INLINE_BYTES_MAX`] bytes lies, and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub(crate) struct StoredValue {
+    /// The version that wrote it.
+    pub(crate) version: u64,
+    /// Its number among that version's stored values.
+    pub(crate) index: u32,
+    pub(crate) length: u32,
+    pub(crate) digest: [u8; 32],
+}
+
+/// The slots of one page.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Page<'a> {
+    pub(crate) slots: Vec<Slot<'a>>,
+}
+
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) enum Slot<'a> {
+    Entry { key: &'a [u8], value: Value<'a> },
+    Child(Child<'a>),
+}
+
+/// The top of a page, as its parent knows it.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Child<'a> {
+    pub(crate) prefix: &'a [u8],
+    pub(crate) bit: u16,
+    pub(crate) left: [u8; 32],
+    pub(crate) right: [u8; 32],
+    pub(crate) epoch: u32,
+    pub(crate) chunk: u32,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+}
+
+/// The checkpoint that may have been signed last.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Signed {
+    pub(crate) size: u64,
+    pub(crate) root: [u8; 32],
+}
+
+/// A request that was carried out.
+#[derive(Clone, Copy, SchemaWrite, SchemaRead)]
+pub(crate) struct Request {
+    /// The digest of what was asked.
+    pub(crate) body: [u8; 32],
+    pub(crate) version: u64,
+    /// When, in milliseconds since 1970.
+    pub(crate) time: u64,
+}
+
+macro_rules! kinds {
+    ($($kind:literal $record:ty)*) => { $(impl Record for $record { const KIND: u8 = $kind; })* };
+}
+
+kinds! {
+    1 Manifest
+    2 Flush<'_>
+    3 VersionRecord
+    4 Chunk<'_>
+    5 Page<'_>
+    6 Signed
+    7 Request
+}
+
+/// Where in `Meta` the manifest is.
+pub(crate) const MANIFEST_KEY: &[u8] = b"manifest";
+/// Where in `Meta` the last signed checkpoint is.
+pub(crate) const SIGNED_KEY: &[u8] = b"signed";
+/// What in `Meta` the keys of flushes start with; the version follows.
+pub(crate) const FLUSH_PREFIX: &[u8] = b"flush/";

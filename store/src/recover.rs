@@ -1,0 +1,183 @@
+//! Opening: from what is stored, whatever a crash left, to the newest durable version.
+
+use std::{
+    collections::HashMap,
+    ops::Bound::{Included, Unbounded},
+    sync::{Arc, Mutex, atomic::AtomicU32},
+    thread,
+};
+
+use anwansi_proofs::{Header, LogHash, Version};
+
+use crate::{
+    Damage, Error, Options, Store,
+    commit::{Committer, IN_FLIGHT_MAX},
+    engine::{Batch, Direction, Engine, EngineError, Keyspace, Writer},
+    flush::{self, Flusher, Trigger},
+    gate::Gate,
+    history::read_flush,
+    keys::LogKey,
+    log::Log,
+    record::{ChunkKind, MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
+    snapshot::At,
+    store::{Shared, Threads},
+    tree::{PageId, Pages, Tree},
+    version,
+};
+
+/// Bytes of commits that wait for the committer, at most; a larger one waits alone.
+const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// The store's threads recurse from page to page, and keys can be made to need a thousand pages.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Opens the store in `engine`, or makes a new one.
+pub(crate) fn open(
+    engine: Arc<dyn Engine>,
+    key: LogKey,
+    options: &Options,
+) -> Result<Store, Error> {
+    let epoch = match engine.get(Keyspace::Meta, MANIFEST_KEY)? {
+        Some(manifest) => next_epoch(&manifest, &key)?,
+        None if newest_version(&*engine)?.is_some() => {
+            return Err(Error::Damaged(Damage::Manifest));
+        }
+        None => 1,
+    };
+    let writer = Arc::new(Writer::new(engine.clone())?);
+    let manifest = Manifest { vkey: key.vkey().to_string(), epoch };
+    let mut batch = Batch::new();
+    batch.put(Keyspace::Meta, MANIFEST_KEY, encode(&manifest));
+    if epoch == 1 {
+        let first = Header::first(key.origin().clone(), (options.clock)());
+        version::write(&first, &[], &[], &mut batch);
+        let mut log = Log::default();
+        log.append(first.to_string().as_bytes(), &mut batch);
+        log.note_signing(&mut batch);
+    }
+    writer.write(batch).wait()?;
+    // A crash here leaves a store that was opened once more, or a new one that holds version 0.
+
+    let pages = Arc::new(Pages::new(engine.clone(), options.cache_bytes));
+    let newest = newest_version(&*engine)?.ok_or(Error::Damaged(Damage::Header(Version(0))))?;
+    let log = Log::load(&*engine, newest.0 + 1, |index| {
+        Ok(version::read(&*engine, Version(index))?.1.header)
+    })?;
+    compare_with_signed(&*engine, &log)?;
+    let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 2);
+    let (last_flush, at) = replay(&*engine, &pages, &writer, newest, &trigger)?;
+    let at = Arc::new(at);
+
+    let (header, tree) = (at.header.clone(), at.tree.clone());
+    let clock = options.clock.clone();
+    let state = (at, log.clone());
+    let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, state));
+    let (jobs, received) = Store::queue();
+    let chunk = AtomicU32::new(0);
+    let work = Flusher {
+        shared: shared.clone(),
+        writer: writer.clone(),
+        epoch,
+        flushed: last_flush,
+        chunk,
+    };
+    let in_flight = Gate::new(IN_FLIGHT_MAX);
+    let requests = HashMap::new();
+    let mut own = vec![writer.thread_id()];
+    let committer =
+        Committer { shared: shared.clone(), writer, header, tree, log, in_flight, requests };
+    let mut handles = Vec::new();
+    let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(run);
+        let thread = thread.map_err(|source| {
+            Error::Engine(EngineError::Io { doing: "starting a thread", source: Arc::new(source) })
+        })?;
+        own.push(thread.thread().id());
+        handles.push(thread);
+        Ok::<_, Error>(())
+    };
+    // If the second does not start, the first ends with the queue that is dropped.
+    spawn("anwansi committer", Box::new(move || committer.run(&received)))?;
+    spawn("anwansi flusher", Box::new(move || work.run(&messages)))?;
+    let (jobs, handles) = (Mutex::new(Some(jobs)), Mutex::new(handles));
+    let (queue, closed) = (Gate::new(QUEUE_BYTES_MAX), false.into());
+    let threads = Threads { jobs, queue, handles, own, shared: shared.clone(), closed };
+    Ok(Store::new(shared, threads))
+}
+
+/// Checks that the store is the one asked for, and gives the epoch of this opening.
+fn next_epoch(manifest: &[u8], key: &LogKey) -> Result<u32, Error> {
+    let Manifest { vkey: found, epoch } = decode(manifest, Damage::Manifest)?;
+    let asked = key.vkey().to_string();
+    if found != asked {
+        return Err(Error::OtherLog { found, asked });
+    }
+    epoch.checked_add(1).ok_or(Error::Damaged(Damage::Manifest))
+}
+
+fn newest_version(engine: &dyn Engine) -> Result<Option<Version>, Error> {
+    let damaged = Error::Damaged(Damage::Header(Version(0)));
+    let mut newest = engine.scan(Keyspace::Headers, Unbounded, Unbounded, Direction::Descending);
+    let Some(entry) = newest.next() else { return Ok(None) };
+    let version = entry?.0[..].try_into().map_err(|_| damaged)?;
+    Ok(Some(Version(u64::from_be_bytes(version))))
+}
+
+/// Refuses to go on behind a checkpoint that was signed: that would be a second history.
+fn compare_with_signed(engine: &dyn Engine, log: &Log) -> Result<(), Error> {
+    let bytes = engine.get(Keyspace::Meta, SIGNED_KEY)?.unwrap_or_default();
+    let Signed { size, root } = decode(&bytes, Damage::Signed)?;
+    // It is written in the batch of the version that it is for, so it names the newest one.
+    if (size, LogHash(root)) == (log.size(), log.root()) {
+        Ok(())
+    } else {
+        Err(Error::WentBack { signed: size })
+    }
+}
+
+/// The tree of the newest version: that of the newest flush, and the changes since, each version's root
+/// compared with its header.
+fn replay(
+    engine: &dyn Engine,
+    pages: &Pages,
+    writer: &Writer,
+    newest: Version,
+    trigger: &Trigger,
+) -> Result<(Option<Version>, At), Error> {
+    let (mut header, _) = version::read(engine, newest)?;
+    let found = flush::find(engine, newest)?;
+    let flushed = found.as_ref().map(|(version, _)| *version);
+    let (mut tree, end) = match &found {
+        Some((version, bytes)) => read_flush(bytes, *version)?,
+        None => (Tree::default(), (0, 0)),
+    };
+    for version in flushed.map_or(0, |version| version.0)..=newest.0 {
+        let version = Version(version);
+        let record;
+        (header, record) = version::read(engine, version)?;
+        if Some(version) != flushed {
+            let changes = version::read_chunks(engine, version, ChunkKind::State, &record)?;
+            tree = tree.update(pages, &changes)?;
+            trigger.count(version::bytes_of(&changes), changes.len());
+        }
+        let computed = tree.root();
+        if computed != header.state() {
+            return Err(Error::Damaged(Damage::State { version, computed }));
+        }
+    }
+    // Only now it is certain that the flush is what it says.
+    sweep(engine, writer, end)?;
+    Ok((flushed, At { header, tree }))
+}
+
+/// Deletes the chunks of flushes that a crash left unfinished: those behind the newest finished one.
+fn sweep(engine: &dyn Engine, writer: &Writer, (epoch, chunks): (u32, u32)) -> Result<(), Error> {
+    let end = PageId::chunk_key(epoch, chunks);
+    let mut batch = Batch::new();
+    for entry in engine.scan(Keyspace::Pages, Included(&end), Unbounded, Direction::Ascending) {
+        batch.delete(Keyspace::Pages, entry?.0);
+    }
+    if !batch.operations().is_empty() {
+        writer.write(batch).wait()?;
+    }
+    Ok(())
+}

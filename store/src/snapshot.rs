@@ -1,0 +1,152 @@
+//! One version, to be read and proven from: it never changes and never waits.
+
+use std::{fmt, sync::Arc};
+
+use anwansi_proofs::{Header, Question, Root, Version, path::after_prefix, prove, tree::Sorted};
+use bytes::Bytes;
+
+use crate::{
+    Damage, Error,
+    engine::{Direction, Engine},
+    record::ChunkKind,
+    tree::{Pages, Source, Tree},
+    version,
+};
+
+/// Which of a version's two trees is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// All entries.
+    #[default]
+    State,
+    /// What happened to tasks in this version alone.
+    Tasks,
+}
+
+/// A version of the state. Cheap to clone; holds in memory what it shares with no other.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub(crate) version: Arc<At>,
+    pub(crate) pages: Arc<Pages>,
+    pub(crate) engine: Arc<dyn Engine>,
+}
+
+/// The header and the tree of one version.
+#[derive(Debug)]
+pub(crate) struct At {
+    pub(crate) header: Header,
+    pub(crate) tree: Tree,
+}
+
+/// An entry that was read: a key and its value.
+pub type Pair = (Bytes, Bytes);
+
+impl Snapshot {
+    /// The header, whose text is the log's entry.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.version.header
+    }
+
+    /// The number of the version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.header().version()
+    }
+
+    /// The root of the state.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        self.header().state()
+    }
+
+    /// The number of entries.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.version.tree.entries
+    }
+
+    /// The bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.version.tree.bytes
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// If storage fails or is damaged.
+    ///
+    /// # Cost
+    /// At most one engine read for each page on the way that is not in memory, and one for a value of
+    /// more than 1 KiB.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.version.tree.get(&self.pages, key)? {
+            Some(entry) => self.pages.value(&entry.value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The entries from `start`, inclusive, to `end`, exclusive (none: to the last), in the order of
+    /// `direction`. After an error there are no more.
+    pub fn range(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        direction: Direction,
+    ) -> impl Iterator<Item = Result<Pair, Error>> + use<'_> {
+        let (start, end) = (Bytes::copy_from_slice(start), end.map(Bytes::copy_from_slice));
+        let cursor = self.version.tree.range(&self.pages, start, end, direction);
+        cursor.map(|entry| {
+            let entry = entry?;
+            Ok((entry.key, self.pages.value(&entry.value)?))
+        })
+    }
+
+    /// The entries whose keys start with `prefix`, in key order.
+    pub fn prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Pair, Error>> + use<'_> {
+        self.range(prefix, after_prefix(prefix).as_deref(), Direction::Ascending)
+    }
+
+    /// The smallest proof that answers `question` under this version's header.
+    ///
+    /// # Errors
+    /// If storage fails or is damaged.
+    pub fn prove(&self, which: Which, question: &Question) -> Result<Vec<u8>, Error> {
+        match which {
+            Which::State => prove(&self.source(), question),
+            Which::Tasks => {
+                let Ok(proof) = prove(&Sorted::new(self.tasks()?), question);
+                Ok(proof)
+            }
+        }
+    }
+
+    /// The entries of the tasks tree, in key order.
+    ///
+    /// # Errors
+    /// If storage fails or is damaged.
+    pub fn tasks(&self) -> Result<Vec<Pair>, Error> {
+        let engine = &*self.engine;
+        let (_, record) = version::read(engine, self.version())?;
+        let tasks = version::read_chunks(engine, self.version(), ChunkKind::Tasks, &record)?;
+        tasks
+            .into_iter()
+            .map(|task| {
+                let damaged = Error::Damaged(Damage::Changes(self.version()));
+                let value = task.value.as_ref().ok_or(damaged)?;
+                Ok((task.key, self.pages.value(value)?))
+            })
+            .collect()
+    }
+
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source { tree: &self.version.tree, pages: &self.pages }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("header", self.header()).finish_non_exhaustive()
+    }
+}

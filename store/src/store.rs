@@ -1,0 +1,472 @@
+//! The store: what is shared between its threads, and the handle that callers hold.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle, ThreadId},
+};
+
+use anwansi_proofs::{
+    Change, Evidence, LogProof, Note, Origin, Part, Question, Version, Vkey,
+    log::{Bundle, Tile},
+    prove_update,
+};
+use bytes::Bytes;
+
+use crate::{
+    Error, Options,
+    check::{self, Report},
+    commit::{Answer, Commit, Committed, Job},
+    engine::Engine,
+    flush,
+    gate::Gate,
+    history::History,
+    keys::LogKey,
+    log::Log,
+    record::ChunkKind,
+    recover,
+    snapshot::{At, Snapshot, Which},
+    transaction::{Reads, Transaction},
+    tree::{Pages, Write},
+    version,
+};
+
+/// Commits that wait to be looked at, at most; then callers wait.
+const QUEUE_COMMITS_MAX: usize = 4096;
+
+/// A store of versions, open for writing. A handle: clones share it, the last one closes it.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
+
+/// What the store's threads share.
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) pages: Arc<Pages>,
+    pub(crate) key: LogKey,
+    pub(crate) clock: Clock,
+    pub(crate) history: History,
+    pub(crate) flush: flush::Trigger,
+    /// What readers see.
+    published: RwLock<Arc<Published>>,
+    /// Told when it changes.
+    changed: (Mutex<()>, Condvar),
+    /// The first failure of a write: nothing is written after it.
+    failure: Mutex<Option<Error>>,
+    /// Requests that a flush has found to be too old to be remembered.
+    forgettable: Mutex<Vec<Bytes>>,
+}
+
+/// Milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The newest durable version, with the checkpoint that makes it final.
+pub(crate) struct Published {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) log: Log,
+    pub(crate) checkpoint: Note,
+}
+
+impl Published {
+    /// Signs the checkpoint of a durable version.
+    pub(crate) fn new(shared: &Shared, at: Arc<At>, log: Log) -> Self {
+        let (pages, engine) = (shared.pages.clone(), shared.engine.clone());
+        Self::signed(&shared.key, Snapshot { version: at, pages, engine }, log)
+    }
+
+    fn signed(key: &LogKey, snapshot: Snapshot, log: Log) -> Self {
+        Published { checkpoint: key.checkpoint(log.size(), &log.root()), snapshot, log }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        engine: Arc<dyn Engine>,
+        pages: Arc<Pages>,
+        (key, clock): (LogKey, Clock),
+        flush: flush::Trigger,
+        (at, log): (Arc<At>, Log),
+    ) -> Self {
+        let snapshot = Snapshot { version: at, pages: pages.clone(), engine: engine.clone() };
+        let published = RwLock::new(Arc::new(Published::signed(&key, snapshot, log)));
+        let history = History::default();
+        let (changed, failure, forgettable) = <_>::default();
+        Shared {
+            engine,
+            pages,
+            key,
+            clock,
+            history,
+            flush,
+            published,
+            changed,
+            failure,
+            forgettable,
+        }
+    }
+
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows a durable version to readers. `bytes` and `writes` say how much it changed.
+    pub(crate) fn publish(&self, published: Published, bytes: u64, writes: usize) {
+        let published = Arc::new(published);
+        let snapshot = published.snapshot.clone();
+        let before = std::mem::replace(
+            &mut *self.published.write().unwrap_or_else(PoisonError::into_inner),
+            published,
+        );
+        self.history.remember(&before.snapshot, writes, self.pages.bytes_max());
+        let (lock, condvar) = &self.changed;
+        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+        condvar.notify_all();
+        self.flush.after(&snapshot, bytes, writes);
+    }
+
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn fail(&self, error: &Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert_with(|| error.clone());
+    }
+}
+
+impl Shared {
+    /// Takes the requests that may be forgotten.
+    pub(crate) fn forgettable(&self) -> Vec<Bytes> {
+        std::mem::take(&mut *self.forgettable.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn forget(&self, requests: Vec<Bytes>) {
+        *self.forgettable.lock().unwrap_or_else(PoisonError::into_inner) = requests;
+    }
+}
+
+/// The store's threads, ended when the last handle is dropped.
+pub(crate) struct Threads {
+    /// To the committer; gone once the store closes. With it all other threads end.
+    pub(crate) jobs: Mutex<Option<SyncSender<Job>>>,
+    /// Bounds what waits for the committer.
+    pub(crate) queue: Arc<Gate>,
+    /// Those that are waited for; emptied by whoever waits first.
+    pub(crate) handles: Mutex<Vec<JoinHandle<()>>>,
+    /// All of the store's own threads: none of them can wait for the others.
+    pub(crate) own: Vec<ThreadId>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) closed: AtomicBool,
+}
+
+impl Store {
+    /// Opens the store in `engine`, or makes a new one there; what a crash left is put in order.
+    ///
+    /// # Errors
+    /// [`Error::Newer`], [`Error::OtherLog`], [`Error::WentBack`], [`Error::Damaged`], and those of
+    /// the engine.
+    ///
+    /// # Cost
+    /// Reads the pages that are needed, and applies the changes since the last flush again: about one
+    /// second for a million of them.
+    pub fn open(engine: Arc<dyn Engine>, key: LogKey, options: &Options) -> Result<Self, Error> {
+        recover::open(engine, key, options)
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, threads: Threads) -> Self {
+        Store { shared, threads: Arc::new(threads) }
+    }
+
+    pub(crate) fn queue() -> (SyncSender<Job>, std::sync::mpsc::Receiver<Job>) {
+        sync_channel(QUEUE_COMMITS_MAX)
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn latest(&self) -> Snapshot {
+        self.shared.published().snapshot.clone()
+    }
+
+    /// The version `version`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchVersion`]; [`Error::Busy`] if too many old versions are in use; those of storage.
+    ///
+    /// # Cost
+    /// Nothing for the newest ones; for others the changes since the nearest flush, or the nearest
+    /// version that is open, are applied again.
+    pub fn at(&self, version: Version) -> Result<Snapshot, Error> {
+        let published = self.shared.published();
+        if version > published.snapshot.version() {
+            let newest = published.snapshot.version();
+            return Err(Error::NoSuchVersion { version, newest });
+        }
+        self.shared.history.open(&published.snapshot, version)
+    }
+
+    /// Commits, and waits until the commit is durable and in a signed checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`], [`Error::ValueTooLarge`], [`Error::ReservedKey`], [`Error::KeyTwice`],
+    /// [`Error::NoWrites`], [`Error::CommitTooLarge`], [`Error::Conflict`],
+    /// [`Error::UnexpectedVersion`], [`Error::RequestMismatch`]: then nothing happened.
+    /// [`Error::Engine`]: then it is unknown, and the store answers no commit until it is opened again.
+    pub fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        self.commit_if(commit, Reads::default())
+    }
+
+    /// Commits if everything in `reads` is still as it was.
+    pub(crate) fn commit_if(&self, commit: Commit, reads: Reads) -> Result<Committed, Error> {
+        let (answer, answered) = sync_channel(1);
+        // The caller waits below.
+        let answer = Box::new(move |result| drop(answer.send(result)));
+        self.send(commit, reads, answer);
+        answered.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// As [`commit`](Self::commit), without waiting: `answer` is called once.
+    ///
+    /// It waits only while the queue is full, so it must not be called by an answer.
+    pub fn commit_then(&self, commit: Commit, answer: Answer) {
+        self.send(commit, Reads::default(), answer);
+    }
+
+    fn send(&self, mut commit: Commit, reads: Reads, answer: Answer) {
+        if let Err(error) = commit.prepare() {
+            return answer(Err(error));
+        }
+        let pass = self.threads.queue.enter(commit.bytes());
+        let jobs = self.threads.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match jobs {
+            // The committer ends only after the last sender is gone.
+            Some(jobs) => {
+                jobs.send(Job { commit, reads, answer, pass })
+                    .expect("the committer takes all jobs");
+            }
+            None => answer(Err(Error::Closed)),
+        }
+    }
+
+    /// Begins a transaction on the newest version.
+    #[must_use]
+    pub fn begin(&self) -> Transaction {
+        Transaction::new(self.clone(), self.latest())
+    }
+
+    /// The changes of a version, in key order: new values, and `None` where a key was removed.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchVersion`] and those of storage.
+    pub fn changes(&self, version: Version) -> Result<Vec<(Bytes, Option<Bytes>)>, Error> {
+        let value = |write: Write| {
+            let value = write.value.map(|value| self.shared.pages.value(&value)).transpose()?;
+            Ok((write.key, value))
+        };
+        self.writes(version)?.into_iter().map(value).collect()
+    }
+
+    fn writes(&self, version: Version) -> Result<Vec<Write>, Error> {
+        let newest = self.latest().version();
+        if version > newest {
+            return Err(Error::NoSuchVersion { version, newest });
+        }
+        let engine = &*self.shared.engine;
+        let (_, record) = version::read(engine, version)?;
+        version::read_chunks(engine, version, ChunkKind::State, &record)
+    }
+
+    /// The proof over the version before `version` from which this version's root follows, with its
+    /// changes. Version 0 has no changes: its proof is that of the empty tree.
+    ///
+    /// # Errors
+    /// As of [`at`](Self::at) and [`changes`](Self::changes).
+    pub fn update_proof(&self, version: Version) -> Result<Vec<u8>, Error> {
+        let changes = self.changes(version)?;
+        let changes = changes
+            .iter()
+            .map(|(key, value)| Change { key, value: value.as_deref() })
+            .collect::<Vec<_>>();
+        let before = self.at(Version(version.0.saturating_sub(1)))?;
+        prove_update(&before.source(), &changes)
+    }
+
+    /// The newest checkpoint, signed.
+    #[must_use]
+    pub fn checkpoint(&self) -> Note {
+        self.shared.published().checkpoint.clone()
+    }
+
+    /// The texts of the headers from `first` on, at most `limit`.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub fn headers(&self, first: Version, limit: usize) -> Result<Vec<String>, Error> {
+        let newest = self.latest().version();
+        let end = first.0.saturating_add(limit as u64).min(newest.0 + 1);
+        let header = |version| Ok(version::read(&*self.shared.engine, Version(version))?.1.header);
+        (first.0..end).map(header).collect()
+    }
+
+    /// The header of a version, and the proof that it is in the log under the newest checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchVersion`] and those of storage.
+    pub fn finality(&self, version: Version) -> Result<(String, LogProof), Error> {
+        let published = self.shared.published();
+        let newest = published.snapshot.version();
+        if version > newest {
+            return Err(Error::NoSuchVersion { version, newest });
+        }
+        let engine = &*self.shared.engine;
+        let siblings = published.log.inclusion_proof(engine, version.0)?;
+        let proof = LogProof::new(version.0, siblings, published.checkpoint.clone());
+        let proof = proof.expect("versions and proofs are within the log's limits");
+        Ok((version::read(engine, version)?.1.header, proof))
+    }
+
+    /// Evidence that answers `question` at `version`, under the newest checkpoint.
+    ///
+    /// # Errors
+    /// As of [`at`](Self::at).
+    pub fn evidence(
+        &self,
+        version: Version,
+        which: Which,
+        question: &Question,
+    ) -> Result<Evidence, Error> {
+        let proof = self.at(version)?.prove(which, question)?;
+        let (header, finality) = self.finality(version)?;
+        let (state, tasks) = match which {
+            Which::State => (Some(proof), None),
+            Which::Tasks => (None, Some(proof)),
+        };
+        Ok(Evidence::new(Part { header, finality: finality.to_string(), state, tasks }))
+    }
+
+    /// The bytes of a tile of the log; `None` if the log is not that long yet.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub fn tile(&self, tile: Tile) -> Result<Option<Bytes>, Error> {
+        self.shared.published().log.tile(&*self.shared.engine, tile)
+    }
+
+    /// The bytes of a bundle of the log's entries; `None` if the log is not that long yet.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub fn bundle(&self, bundle: Bundle) -> Result<Option<Vec<u8>>, Error> {
+        let first = bundle.index() * u64::from(anwansi_proofs::log::TILE_WIDTH);
+        if first + u64::from(bundle.width()) > self.latest().version().0 + 1 {
+            return Ok(None);
+        }
+        let entries = self.headers(Version(first), bundle.width().into())?;
+        Ok(Some(bundle.encode(&entries).expect("headers are short, and as many as asked for")))
+    }
+
+    /// Waits until a version newer than `seen` is there, or the store is closed.
+    #[must_use]
+    pub fn wait_for_newer(&self, seen: Version, at_most: std::time::Duration) -> Option<Snapshot> {
+        let (lock, condvar) = &self.shared.changed;
+        let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = || self.threads.closed.load(Ordering::Relaxed);
+        let waiting = |(): &mut ()| self.latest().version() <= seen && !closed();
+        drop(condvar.wait_timeout_while(guard, at_most, waiting));
+        let latest = self.latest();
+        (latest.version() > seen).then_some(latest)
+    }
+
+    /// Reads and hashes again everything that is stored, and names what is damaged. Readers and writers
+    /// go on meanwhile; `progress` is told of each version looked at and how many there are.
+    ///
+    /// # Errors
+    /// If storage fails; damage is no error but in the report.
+    pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
+        check::check(&self.shared, progress)
+    }
+
+    /// Writes the pages of the newest version, so that the next opening is quick. Also done by itself,
+    /// now and then, and on closing.
+    ///
+    /// # Errors
+    /// Those of storage, and [`Error::Closed`].
+    pub fn flush(&self) -> Result<(), Error> {
+        let flushed = self.shared.flush.now();
+        match self.shared.failure() {
+            Some(failure) => Err(failure),
+            None if flushed => Ok(()),
+            None => Err(Error::Closed),
+        }
+    }
+
+    /// The name of the log.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        self.shared.key.origin()
+    }
+
+    /// The key that the log's checkpoints are verified with.
+    #[must_use]
+    pub fn vkey(&self) -> &Vkey {
+        self.shared.key.vkey()
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.shared.engine
+    }
+
+    /// Why the store takes no more commits; `None` while it does.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.failure()
+    }
+
+    /// Takes no more commits, finishes those that were accepted, flushes, and ends the threads.
+    ///
+    /// # Errors
+    /// Why the last writes failed, if they did.
+    pub fn close(&self) -> Result<(), Error> {
+        self.threads.close();
+        self.shared.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Threads {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let (lock, condvar) = &self.shared.changed;
+        drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+        condvar.notify_all();
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // The last handle may be dropped by an answer, on one of these threads: they end by themselves.
+        if self.own.contains(&thread::current().id()) {
+            return;
+        }
+        // Held while waiting, so that a second caller returns no earlier than the first.
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        for handle in handles.drain(..) {
+            handle.join().expect("the store's threads do not panic");
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = self.origin();
+        f.debug_struct("Store").field("origin", origin).field("latest", &self.latest()).finish()
+    }
+}

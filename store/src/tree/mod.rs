@@ -1,0 +1,59 @@
+//! The tree of one version, in pages.
+//!
+//! A page is a connected piece of the tree: up to 32 slots in key order, a slot being an entry or a
+//! child page. Between two neighbouring slots lies exactly one branch, at the first bit in which they
+//! differ; so the branches of a page need no pointers, and the top one is the smallest of those bits.
+//!
+//! ```text
+//! slots    a     b     [page]     c          3 branches: 12 is the top, 20 its left side, 31 the right
+//! bits       20     12         31            one of 20, which lies above a and b
+//! ```
+//!
+//! Pages never change once they are shared: an update makes new ones, from the changed leaves to the top,
+//! and everything else is shared between versions. A page boundary never shows in a root. A child page's
+//! top hash depends on the bit at which it starts, so a split or a join above changes it though the page
+//! is untouched: its parent keeps the two hashes from which it follows.
+
+mod page;
+mod pages;
+mod read;
+mod update;
+
+use anwansi_proofs::{Digest, Root, hash, path::pack};
+
+pub use self::page::PageId;
+pub(crate) use self::{
+    page::{Child, Entry, Page, Slot, Value},
+    pages::{Link, Pages},
+    read::Source,
+    update::Write,
+};
+
+/// All entries of one version.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    pub(crate) top: Option<Slot>,
+    pub(crate) entries: u64,
+    /// Of keys and values together.
+    pub(crate) bytes: u64,
+}
+
+impl Tree {
+    /// The root: a function of the entries alone.
+    pub(crate) fn root(&self) -> Root {
+        self.top.as_ref().map_or_else(Root::empty, |top| Root(top.digest(0)))
+    }
+}
+
+impl Slot {
+    /// The digest of what is below, if it starts at bit `start`.
+    pub(crate) fn digest(&self, start: usize) -> Digest {
+        match self {
+            Slot::Entry(entry) => entry.leaf,
+            Slot::Child(Child { prefix, bit, left, right, .. }) => {
+                let bit = usize::from(*bit);
+                hash::branch(&pack(prefix, start..bit), bit - start, left, right)
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Pages in memory and in storage: read when needed, dropped when they have to make room.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use anwansi_proofs::Digest;
+use bytes::Bytes;
+
+use super::{Child, Page, PageId, Value};
+use crate::{
+    Damage, Error,
+    engine::{Engine, Keyspace},
+    record::StoredValue,
+};
+
+/// A page, wherever it is: in memory, in storage or both.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Where it is stored, once it is durable.
+    id: OnceLock<PageId>,
+    /// Never empty while there is no id.
+    resident: RwLock<Option<Resident>>,
+    /// Whether it was used since the cache last came by.
+    used: AtomicBool,
+}
+
+/// A page in memory.
+#[derive(Debug)]
+struct Resident {
+    page: Arc<Page>,
+    /// What it takes of the cache's budget; nothing as long as it is not stored.
+    held: Option<Held>,
+}
+
+/// Bytes that count against the budget of a cache, until this is dropped.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(bytes: usize, of: &Arc<AtomicUsize>) -> Self {
+        of.fetch_add(bytes, Ordering::Relaxed);
+        Held { bytes, of: of.clone() }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Link {
+    /// A page that is in memory only.
+    pub(crate) fn fresh(page: Page) -> Self {
+        let resident = Resident { page: Arc::new(page), held: None };
+        Link { id: OnceLock::new(), resident: Some(resident).into(), used: true.into() }
+    }
+
+    /// A page that is in storage only.
+    pub(crate) fn stored(id: PageId) -> Self {
+        Link { id: id.into(), resident: None.into(), used: false.into() }
+    }
+
+    /// Where it is stored; `None` if it is not.
+    pub(crate) fn id(&self) -> Option<PageId> {
+        self.id.get().copied()
+    }
+
+    /// The page, if it is in memory.
+    pub(crate) fn loaded(&self) -> Option<Arc<Page>> {
+        let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
+        let page = resident.as_ref().map(|resident| resident.page.clone());
+        // Stored only when it changes: the line is shared between readers.
+        if page.is_some() && !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        page
+    }
+
+    /// The page itself, if it is in memory.
+    pub(crate) fn into_page(self) -> Option<Arc<Page>> {
+        let resident = self.resident.into_inner().unwrap_or_else(PoisonError::into_inner);
+        resident.map(|resident| resident.page)
+    }
+
+    fn resident(&self) -> RwLockWriteGuard<'_, Option<Resident>> {
+        self.resident.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads pages and values, and keeps within a budget those that storage could give again.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    engine: Arc<dyn Engine>,
+    /// The pages that could be dropped, in the order in which they are looked at (the clock algorithm).
+    clock: Mutex<VecDeque<Weak<Link>>>,
+    /// Bytes of the pages that could be dropped.
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl Pages {
+    pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
+        Pages { engine, clock: Mutex::default(), bytes: Arc::default(), bytes_max }
+    }
+
+    /// The budget for pages that storage could give again.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// The page below `child`.
+    pub(crate) fn open(&self, child: &Child) -> Result<Arc<Page>, Error> {
+        if let Some(page) = child.link.loaded() {
+            return Ok(page);
+        }
+        let page = Arc::new(self.read(child)?);
+        {
+            let mut resident = child.link.resident();
+            // Another reader may have been quicker.
+            if let Some(resident) = &*resident {
+                return Ok(resident.page.clone());
+            }
+            let held = Some(Held::new(page.memory(), &self.bytes));
+            *resident = Some(Resident { page: page.clone(), held });
+        }
+        self.make_room(&child.link);
+        Ok(page)
+    }
+
+    /// Reads the page below `child` from storage, and leaves it there.
+    pub(crate) fn read(&self, child: &Child) -> Result<Page, Error> {
+        let id = child.link.id().expect("a page that is not in memory is in storage");
+        let damaged = Error::Damaged(Damage::Page(id));
+        let chunk = self.engine.get(Keyspace::Pages, &PageId::chunk_key(id.epoch, id.chunk))?;
+        let end = id.offset as usize + id.length as usize;
+        let bytes = chunk.as_ref().and_then(|chunk| chunk.get(id.offset as usize..end));
+        Page::decode(bytes.ok_or(damaged)?, child, id)
+    }
+
+    /// Notes that the page of `link` is now stored at `id`, and may leave memory.
+    pub(crate) fn stored(&self, link: &Arc<Link>, id: PageId) {
+        {
+            let mut resident = link.resident();
+            let resident = resident.as_mut().expect("a page that was not stored is in memory");
+            resident.held = Some(Held::new(resident.page.memory(), &self.bytes));
+            link.id.set(id).expect("a page is stored once");
+        }
+        self.make_room(link);
+    }
+
+    /// Puts a page into the clock, and drops others that nobody used since it came by.
+    fn make_room(&self, link: &Arc<Link>) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.push_back(Arc::downgrade(link));
+        // Twice round at most: the first time clears the marks, the second finds them cleared. Two steps
+        // always, so that pages which are gone do not gather.
+        for step in 0..2 * clock.len() {
+            if step >= 2 && self.bytes.load(Ordering::Relaxed) <= self.bytes_max {
+                break;
+            }
+            let Some(weak) = clock.pop_front() else { break };
+            let Some(link) = weak.upgrade() else { continue };
+            let full = self.bytes.load(Ordering::Relaxed) > self.bytes_max;
+            if full && !link.used.swap(false, Ordering::Relaxed) {
+                *link.resident() = None;
+            } else {
+                clock.push_back(weak);
+            }
+        }
+    }
+
+    /// The bytes of `value`, wherever they lie.
+    pub(crate) fn value(&self, value: &Value) -> Result<Bytes, Error> {
+        match value {
+            Value::Inline(value) => Ok(value.clone()),
+            Value::Stored(stored) => self.stored_value(stored),
+        }
+    }
+
+    fn stored_value(&self, stored: &StoredValue) -> Result<Bytes, Error> {
+        let value = self.engine.get(Keyspace::Values, &stored.key())?;
+        let whole = |value: &Bytes| {
+            value.len() == stored.length as usize && Digest::of(value).0 == stored.digest
+        };
+        value.filter(whole).ok_or(Error::Damaged(stored.damage()))
+    }
+}
+
+impl StoredValue {
+    /// Its key in storage: the values of one version stand together.
+    pub(crate) fn key(&self) -> [u8; 12] {
+        let mut key = [0; 12];
+        key[..8].copy_from_slice(&self.version.to_be_bytes());
+        key[8..].copy_from_slice(&self.index.to_be_bytes());
+        key
+    }
+}

@@ -1,0 +1,128 @@
+//! A version in storage: its header, its changes and its tasks, written once and read back.
+
+use anwansi_proofs::{Header, Version, path::KEY_BYTES_MAX};
+use bytes::Bytes;
+
+use crate::{
+    Damage, Error,
+    engine::{Batch, Engine, Keyspace},
+    record::{
+        self, CHUNK_BYTES, ChunkKind, INLINE_BYTES_MAX, StoredValue, VersionRecord, decode, encode,
+    },
+    tree::{Value, Write},
+};
+
+/// The values of one version that are stored on their own.
+pub(crate) struct Values {
+    version: Version,
+    count: u32,
+}
+
+impl Values {
+    pub(crate) fn new(version: Version) -> Self {
+        Values { version, count: 0 }
+    }
+
+    /// Puts `value` where it belongs: into its record, or into `batch` on its own.
+    pub(crate) fn place(&mut self, value: Bytes, batch: &mut Batch) -> Value {
+        if value.len() <= INLINE_BYTES_MAX {
+            return Value::Inline(value);
+        }
+        let stored = StoredValue {
+            version: self.version.0,
+            index: self.count,
+            length: u32::try_from(value.len()).expect("values have at most 16 MiB"),
+            digest: anwansi_proofs::Digest::of(&value).0,
+        };
+        self.count += 1;
+        batch.put(Keyspace::Values, stored.key().to_vec(), value);
+        Value::Stored(stored)
+    }
+}
+
+/// Puts a version into `batch`: `changes` of the state and entries of the tasks tree, in key order.
+pub(crate) fn write(header: &Header, changes: &[Write], tasks: &[Write], batch: &mut Batch) {
+    let version = header.version();
+    let state_chunks = write_chunks(version, ChunkKind::State, changes, batch);
+    let task_chunks = write_chunks(version, ChunkKind::Tasks, tasks, batch);
+    let record =
+        VersionRecord { header: header.to_string(), chunks: [state_chunks, task_chunks, 0] };
+    batch.put(Keyspace::Headers, version.0.to_be_bytes().to_vec(), encode(&record));
+}
+
+/// The bytes of keys and values in `changes`.
+pub(crate) fn bytes_of(changes: &[Write]) -> u64 {
+    changes.iter().map(|write| write.bytes() as u64).sum()
+}
+
+/// Puts `changes` into chunks, and gives their number.
+fn write_chunks(
+    version: Version,
+    kind: ChunkKind,
+    mut changes: &[Write],
+    batch: &mut Batch,
+) -> u32 {
+    let mut chunks = 0;
+    while !changes.is_empty() {
+        let mut bytes = 0;
+        let fits = |write: &&Write| {
+            let fits = bytes < CHUNK_BYTES;
+            bytes += write.bytes().min(KEY_BYTES_MAX + INLINE_BYTES_MAX);
+            fits
+        };
+        let (chunk, rest) = changes.split_at(changes.iter().take_while(fits).count());
+        let record = record::Chunk { changes: chunk.iter().map(Write::to_record).collect() };
+        batch.put(Keyspace::Changes, chunk_key(version, kind, chunks).to_vec(), encode(&record));
+        (changes, chunks) = (rest, chunks + 1);
+    }
+    chunks
+}
+
+/// The header of `version` and the rest of its record.
+pub(crate) fn read(
+    engine: &dyn Engine,
+    version: Version,
+) -> Result<(Header, VersionRecord), Error> {
+    let damage = Damage::Header(version);
+    let bytes = engine.get(Keyspace::Headers, &version.0.to_be_bytes())?;
+    let record: VersionRecord = decode(&bytes.ok_or(Error::Damaged(damage))?, damage)?;
+    let header: Header = record.header.parse().map_err(|_| Error::Damaged(damage))?;
+    if header.version() == version { Ok((header, record)) } else { Err(Error::Damaged(damage)) }
+}
+
+/// The changes of a version, or the entries of its tasks tree, in key order.
+pub(crate) fn read_chunks(
+    engine: &dyn Engine,
+    version: Version,
+    kind: ChunkKind,
+    record: &VersionRecord,
+) -> Result<Vec<Write>, Error> {
+    let damage = Damage::Changes(version);
+    let damaged = || Error::Damaged(damage);
+    let mut changes: Vec<Write> = Vec::new();
+    for index in 0..record.chunks[kind as usize] {
+        let bytes = engine.get(Keyspace::Changes, &chunk_key(version, kind, index))?;
+        let bytes = bytes.ok_or_else(damaged)?;
+        let chunk: record::Chunk<'_> = decode(&bytes, damage)?;
+        for record::Change { key, value } in &chunk.changes {
+            let value = match value {
+                Some(value) => Some(Value::from_record(value).ok_or_else(damaged)?),
+                None => None,
+            };
+            let key = Bytes::copy_from_slice(key);
+            let ascends = changes.last().is_none_or(|last| last.key < key);
+            if !ascends || !anwansi_proofs::path::is_key(&key) {
+                return Err(damaged());
+            }
+            changes.push(Write { key, value });
+        }
+    }
+    Ok(changes)
+}
+
+fn chunk_key(version: Version, kind: ChunkKind, index: u32) -> [u8; 13] {
+    let mut key = [kind as u8; 13];
+    key[..8].copy_from_slice(&version.0.to_be_bytes());
+    key[9..].copy_from_slice(&index.to_be_bytes());
+    key
+}
