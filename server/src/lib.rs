@@ -1,0 +1,123 @@
+//! Anwansi over HTTP: state goes in, evidence comes out.
+//!
+//! ```text
+//!   listen.rs     connections, within bounds
+//!     |
+//!   routes()      the table below: counted, in time, errors as problem documents (problem.rs)
+//!     |
+//!   tiles.rs      /checkpoint, /tile/...            the log, for anyone's tools
+//!   read.rs       /v1/info, /v1/versions, health
+//!   changes.rs    /v1/versions/{v}/changes          a version, to be followed
+//!   prove.rs      /v1/state, /v1/state/range, /v1/proofs
+//!   write.rs      /v1/commits                       with a token (auth.rs)
+//!     |
+//!   state.rs      budgets: what waits, what is refused; the store's blocking calls
+//! ```
+//!
+//! Nothing here is trusted by those who ask: they verify what they get with `anwansi-proofs`.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use anwansi_server::{Config, Server};
+//!
+//! let server = Server::start(Config { engine: "fjall:./data".into(), ..Config::default() }).await?;
+//! println!("http://{} has the log {}", server.addr(), server.vkey());
+//! server.shutdown().await?; // finishes what was accepted
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod auth;
+mod body;
+mod changes;
+mod config;
+mod demo;
+mod listen;
+mod metrics;
+mod openapi;
+pub mod problem;
+mod prove;
+mod query;
+mod read;
+mod server;
+mod state;
+mod tiles;
+mod write;
+
+pub use auth::TOKEN_FILE;
+pub use config::{Config, ConfigError, LogFormat, Settings};
+pub use demo::{DemoError, demo};
+pub use server::{Server, StartError, check, serve};
+pub use state::{
+    ANSWER_BYTES_MAX, HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, Limits, PROOF_KEYS_MAX,
+    QUESTION_BYTES_MAX, RANGE_ENTRIES, RANGE_ENTRIES_MAX, VERSIONS, VERSIONS_MAX,
+};
+
+use axum::{
+    Router,
+    http::{Method, Uri},
+    middleware::from_fn_with_state,
+    response::IntoResponse as _,
+    routing::{get, post},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{Any, CorsLayer},
+};
+
+use problem::{Kind, Problem};
+use state::App;
+
+/// The table of routes.
+fn routes(app: App) -> Router {
+    let reads = Router::new()
+        .route("/checkpoint", get(tiles::checkpoint))
+        .route("/tile/{*path}", get(tiles::tile))
+        .route("/v1/info", get(read::info))
+        .route("/v1/versions", get(read::versions))
+        .route("/v1/versions/{v}", get(read::version))
+        .route("/v1/versions/{v}/changes", get(changes::changes))
+        .route("/v1/state", get(prove::state))
+        .route("/v1/state/range", get(prove::range))
+        .route("/v1/proofs", post(prove::proofs))
+        .route("/healthz", get(read::healthz))
+        .route("/readyz", get(read::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .method_not_allowed_fallback(unknown_method)
+        .layer(
+            // Around the line above: browsers first ask with OPTIONS, which no route knows.
+            CorsLayer::new()
+                .allow_origin(Any)
+                .allow_methods([Method::GET, Method::HEAD, Method::POST])
+                .allow_headers(Any)
+                .expose_headers(Any),
+        );
+    let writes = Router::new()
+        .route("/v1/commits", post(write::commits))
+        .method_not_allowed_fallback(unknown_method);
+    reads
+        .merge(writes)
+        .fallback(unknown_route)
+        .layer(from_fn_with_state(app.clone(), metrics::in_time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), metrics::count))
+        .with_state(app)
+}
+
+async fn unknown_route() -> Problem {
+    Problem::new(Kind::UnknownRoute, "there is nothing under this path: see /openapi.json")
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not for {}: the header Allow says what is", uri.path());
+    Problem::new(Kind::MethodNotAllowed, detail)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that the layer calls")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    tracing::error!(panic = text, "a request panicked");
+    Problem::new(Kind::Internal, "the server failed; its log says how").into_response()
+}

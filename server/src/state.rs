@@ -1,0 +1,217 @@
+//! What the routes share: the store, the tokens, and the room there is for requests.
+//!
+//! Everything that callers could make grow has a budget here, and a request that finds no room is told to
+//! come again: connections, reads at work, bytes of bodies that came in, bytes of answers on their way out.
+
+use std::{sync::Arc, time::Duration};
+
+use anwansi_proofs::{
+    Version,
+    path::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+};
+use anwansi_store::{COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Error, Snapshot, Store};
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
+use utoipa::ToSchema;
+
+use crate::{auth::Tokens, metrics::Metrics, problem::Problem};
+
+/// The longest body of a question.
+pub const QUESTION_BYTES_MAX: usize = 4 << 20;
+/// Keys, prefixes and ranges in one question, together.
+pub const PROOF_KEYS_MAX: usize = 1024;
+/// Entries in the answer for one range, at most, and where no limit is given.
+pub const RANGE_ENTRIES_MAX: usize = 10_000;
+/// See [`RANGE_ENTRIES_MAX`].
+pub const RANGE_ENTRIES: usize = 1000;
+/// Bytes of keys and values in one answer, unless a single entry has more.
+pub const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Headers in one list, at most, and where no limit is given.
+pub const VERSIONS_MAX: usize = 1000;
+/// See [`VERSIONS_MAX`].
+pub const VERSIONS: usize = 100;
+/// The longest head of a request: path, query and header fields.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// The longest `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// How long a read waits for its turn before it is refused.
+const READ_WAIT: Duration = Duration::from_secs(2);
+/// Commits that were accepted and not answered yet: fewer than the store's queue holds, so that
+/// handing one over never waits.
+const COMMITS_MAX: usize = 2048;
+/// Memory for bodies that came in: a body is kept until its request is answered.
+const BODIES_BYTES_MAX: usize = 256 << 20;
+/// Memory for answers that callers have not taken yet.
+const ANSWERS_BYTES_MAX: usize = 512 << 20;
+/// Answers that are streamed at once.
+const STREAMS_MAX: usize = 8;
+/// What bodies and answers are counted in.
+const UNIT_BYTES: usize = 1024;
+
+/// The bounds that are the operator's to set.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest body of a commit.
+    pub body_bytes: usize,
+    /// Reads that are worked on at once.
+    pub reads: usize,
+    /// Connections that are open at once.
+    pub connections: usize,
+    /// How long a request may take; its body must be there in half of it.
+    pub timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body_bytes: 32 << 20,
+            reads: 16,
+            connections: 1024,
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// All bounds, as `/v1/info` tells them.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AllLimits {
+    body_bytes: usize,
+    question_bytes: usize,
+    head_bytes: usize,
+    key_bytes: usize,
+    value_bytes: usize,
+    commit_writes: usize,
+    commit_bytes: usize,
+    idempotency_key_bytes: usize,
+    keys_per_proof: usize,
+    entries_per_range: usize,
+    answer_bytes: usize,
+    versions_per_list: usize,
+    connections: usize,
+    reads: usize,
+    request_timeout_ms: u64,
+}
+
+impl AllLimits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        AllLimits {
+            body_bytes: limits.body_bytes,
+            question_bytes: QUESTION_BYTES_MAX,
+            head_bytes: HEAD_BYTES_MAX,
+            key_bytes: KEY_BYTES_MAX,
+            value_bytes: VALUE_BYTES_MAX,
+            commit_writes: COMMIT_WRITES_MAX,
+            commit_bytes: COMMIT_BYTES_MAX,
+            idempotency_key_bytes: IDEMPOTENCY_KEY_BYTES_MAX,
+            keys_per_proof: PROOF_KEYS_MAX,
+            entries_per_range: RANGE_ENTRIES_MAX,
+            answer_bytes: ANSWER_BYTES_MAX,
+            versions_per_list: VERSIONS_MAX,
+            connections: limits.connections,
+            reads: limits.reads,
+            request_timeout_ms: u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// What the routes share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) tokens: Tokens,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    reads: Arc<Semaphore>,
+    commits: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+}
+
+pub(crate) type App = Arc<Shared>;
+
+/// A place in one of the budgets, given back when it is dropped.
+pub(crate) type Room = OwnedSemaphorePermit;
+
+impl Shared {
+    pub(crate) fn new(store: Store, tokens: Tokens, limits: Limits) -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Shared {
+            metrics: Metrics::new(),
+            reads: places(limits.reads),
+            commits: places(COMMITS_MAX),
+            streams: places(STREAMS_MAX),
+            bodies: places(BODIES_BYTES_MAX / UNIT_BYTES),
+            answers: places(ANSWERS_BYTES_MAX / UNIT_BYTES),
+            store,
+            tokens,
+            limits,
+        }
+    }
+
+    /// Does `work`, which may block, where blocking hinders nobody.
+    ///
+    /// # Errors
+    /// [`TooBusy`](crate::problem::Kind::TooBusy) if it does not get its turn in time.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = tokio::time::timeout(READ_WAIT, self.reads.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| Problem::busy("another read"))?;
+        let turn = turn.expect("nobody closes the semaphore");
+        let store = self.store.clone();
+        let done = spawn_blocking(move || {
+            // Held until the work ends, whoever still waits for it.
+            let _turn = turn;
+            work(&store)
+        });
+        done.await.map_err(|error| Problem::internal(&error))?
+    }
+
+    /// Room for a commit that is on its way to being durable.
+    pub(crate) fn room_for_commit(&self) -> Result<Room, Problem> {
+        self.commits.clone().try_acquire_owned().map_err(|_| Problem::busy("another commit"))
+    }
+
+    /// Room for an answer that is made while it is sent.
+    pub(crate) fn room_for_stream(&self) -> Result<Room, Problem> {
+        self.streams.clone().try_acquire_owned().map_err(|_| Problem::busy("another long answer"))
+    }
+
+    /// Room for a body of so many bytes.
+    pub(crate) fn room_for_body(&self, bytes: usize) -> Result<Room, Problem> {
+        room(&self.bodies, bytes).ok_or_else(|| Problem::busy("this body"))
+    }
+
+    /// An answer that counts against the budget until it is sent.
+    pub(crate) fn answer(&self, bytes: Vec<u8>) -> Result<Bytes, Problem> {
+        let room = room(&self.answers, bytes.len()).ok_or_else(|| Problem::busy("this answer"))?;
+        Ok(Bytes::from_owner(Held { bytes, _room: room }))
+    }
+}
+
+fn room(budget: &Arc<Semaphore>, bytes: usize) -> Option<Room> {
+    let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
+    budget.clone().try_acquire_many_owned(units).ok()
+}
+
+struct Held {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The version that was asked for, or the newest.
+pub(crate) fn at(store: &Store, version: Option<Version>) -> Result<Snapshot, Error> {
+    version.map_or_else(|| Ok(store.latest()), |version| store.at(version))
+}
