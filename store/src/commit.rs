@@ -318,7 +318,7 @@ impl Committer {
         version::write(&header, &changes, &[], &mut batch);
         self.forget_requests(time, &mut batch);
         self.log.append(header.to_string().as_bytes(), &mut batch);
-        self.log.note_signing(&mut batch);
+        let root = self.log.note_signing(&mut batch);
         self.header = header.clone();
         let at = Arc::new(At { header, tree: self.tree.clone() });
         let (log, shared) = (self.log.clone(), self.shared.clone());
@@ -329,7 +329,7 @@ impl Committer {
                 Ok(()) => {
                     let (version, state) = (at.header.version(), at.header.state());
                     let bytes = version::bytes_of(&changes);
-                    shared.publish(Published::new(&shared, at, log), bytes, changes.len());
+                    shared.publish(Published::new(&shared, at, log, &root), bytes, changes.len());
                     pending.committed = Some(Committed { version, state });
                 }
                 Err(error) => shared.fail(&error.into()),

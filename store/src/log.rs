@@ -67,10 +67,12 @@ impl Log {
     }
 
     /// Notes in `batch` that the checkpoint of this log is going to be signed: durable with the version
-    /// that it is for, and before its signature exists.
-    pub(crate) fn note_signing(&self, batch: &mut Batch) {
-        let signed = Signed { size: self.size, root: self.root().0 };
+    /// that it is for, and before its signature exists. Gives the root that will be signed.
+    pub(crate) fn note_signing(&self, batch: &mut Batch) -> LogHash {
+        let root = self.root();
+        let signed = Signed { size: self.size, root: root.0 };
         batch.put(Keyspace::Meta, SIGNED_KEY, encode(&signed));
+        root
     }
 
     /// The siblings that show the entry at `index`, which is in the log.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anwansi_proofs::{
-    Change, Evidence, LogProof, Note, Origin, Part, Question, Version, Vkey,
+    Change, Evidence, LogHash, LogProof, Note, Origin, Part, Question, Version, Vkey,
     log::{Bundle, Tile},
     prove_update,
 };
@@ -74,14 +74,14 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Signs the checkpoint of a durable version.
-    pub(crate) fn new(shared: &Shared, at: Arc<At>, log: Log) -> Self {
+    /// Signs the checkpoint of a durable version, whose log has the root `root`.
+    pub(crate) fn new(shared: &Shared, at: Arc<At>, log: Log, root: &LogHash) -> Self {
         let (pages, engine) = (shared.pages.clone(), shared.engine.clone());
-        Self::signed(&shared.key, Snapshot { version: at, pages, engine }, log)
+        Self::signed(&shared.key, Snapshot { version: at, pages, engine }, log, root)
     }
 
-    fn signed(key: &LogKey, snapshot: Snapshot, log: Log) -> Self {
-        Published { checkpoint: key.checkpoint(log.size(), &log.root()), snapshot, log }
+    fn signed(key: &LogKey, snapshot: Snapshot, log: Log, root: &LogHash) -> Self {
+        Published { checkpoint: key.checkpoint(log.size(), root), snapshot, log }
     }
 }
 
@@ -94,7 +94,8 @@ impl Shared {
         (at, log): (Arc<At>, Log),
     ) -> Self {
         let snapshot = Snapshot { version: at, pages: pages.clone(), engine: engine.clone() };
-        let published = RwLock::new(Arc::new(Published::signed(&key, snapshot, log)));
+        let root = log.root();
+        let published = RwLock::new(Arc::new(Published::signed(&key, snapshot, log, &root)));
         let history = History::default();
         let (changed, failure, forgettable) = <_>::default();
         Shared {
@@ -287,11 +288,11 @@ impl Store {
     /// # Errors
     /// As of [`at`](Self::at) and [`changes`](Self::changes).
     pub fn update_proof(&self, version: Version) -> Result<Vec<u8>, Error> {
-        let changes = self.changes(version)?;
-        let changes = changes
-            .iter()
-            .map(|(key, value)| Change { key, value: value.as_deref() })
-            .collect::<Vec<_>>();
+        let writes = self.writes(version)?;
+        // Which nodes are needed depends on whether keys get a value, not on which: none is read.
+        let value = |write: &Write| write.value.as_ref().map(|_| &[][..]);
+        let changes = writes.iter().map(|write| Change { key: &write.key, value: value(write) });
+        let changes = changes.collect::<Vec<_>>();
         let before = self.at(Version(version.0.saturating_sub(1)))?;
         prove_update(&before.source(), &changes)
     }
