@@ -9,10 +9,10 @@
 //! nobody finds a token of 32 random bytes.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
 };
 
 use anwansi_proofs::Digest;
@@ -164,17 +164,13 @@ impl Token {
 
 /// Writes a file that only its owner can read, and makes it durable before it has its name.
 fn write_private(file: &Path, text: &str) -> io::Result<()> {
-    let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(".new");
-    let unfinished = PathBuf::from(unfinished);
-    let _ = fs::remove_file(&unfinished);
-    let mut opened =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    opened.write_all(text.as_bytes())?;
-    opened.sync_all()?;
-    // A crash here leaves a file that the next start removes.
-    fs::rename(&unfinished, file)?;
     let directory = file.parent().expect("the file was named in a directory");
+    // Made with mode 0600.
+    let mut written = tempfile::NamedTempFile::new_in(directory)?;
+    written.write_all(text.as_bytes())?;
+    written.as_file().sync_all()?;
+    // A crash here leaves a temporary file, which nothing reads.
+    written.persist(file)?;
     fs::File::open(directory)?.sync_all()
 }
 

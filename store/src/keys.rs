@@ -1,10 +1,9 @@
 //! The log's signing key: made on first start, kept in a file that only its owner can read.
 
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
+    fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
@@ -140,16 +139,11 @@ fn invalid(file: &Path, what: &str) -> io::Error {
 fn write_secret(file: &Path, text: &str) -> io::Result<()> {
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
-    let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(format!(".{}.unfinished", std::process::id()));
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
-    let linked = written.and_then(|mut written| {
-        written.write_all(text.as_bytes())?;
-        written.sync_all()?;
-        fs::hard_link(&unfinished, file)
-    });
-    // A crash here leaves a second name, which nothing reads.
-    fs::remove_file(&unfinished)?;
-    linked?;
+    // Made with mode 0600.
+    let mut written = tempfile::NamedTempFile::new_in(directory)?;
+    written.write_all(text.as_bytes())?;
+    written.as_file().sync_all()?;
+    // A crash here leaves a temporary file, which nothing reads.
+    written.persist_noclobber(file)?;
     fs::File::open(directory)?.sync_all()
 }
