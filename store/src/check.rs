@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     ops::Bound::{Excluded, Included, Unbounded},
-    sync::Arc,
 };
 
 use anwansi_proofs::{Header, Version};
@@ -11,6 +10,7 @@ use anwansi_proofs::{Header, Version};
 use crate::{
     Damage, Error,
     engine::{Batch, Direction, Keyspace},
+    flush,
     history::read_flush,
     log::Log,
     record::{
@@ -68,7 +68,7 @@ impl Report {
 /// Holds the whole state in memory, and hashes all that was ever written.
 pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
     let engine = &*shared.engine;
-    let pages = Arc::new(Pages::new(shared.engine.clone(), CACHE_BYTES));
+    let pages = Pages::new(shared.engine.clone(), CACHE_BYTES);
     let newest = shared.published().snapshot.version();
     let mut report = Report::default();
     let manifest = engine.get(Keyspace::Meta, MANIFEST_KEY)?.unwrap_or_default();
@@ -169,11 +169,10 @@ fn check_flushes(
     let (start, end) = (Included(FLUSH_PREFIX), Excluded(&end[..]));
     for entry in engine.scan(Keyspace::Meta, start, end, Direction::Ascending) {
         let (key, bytes) = entry?;
-        let Ok(version) = key[FLUSH_PREFIX.len()..].try_into().map(u64::from_be_bytes) else {
+        let Some(version) = flush::version_of(&key) else {
             report.damaged(Damage::Manifest);
             continue;
         };
-        let version = Version(version);
         if version > newest {
             continue;
         }

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
 };
@@ -17,19 +17,17 @@ use anwansi_proofs::Version;
 use bytes::Bytes;
 
 use crate::{
-    Error,
+    Damage, Error,
     commit::is_forgettable,
     engine::{Batch, Direction, Engine, Keyspace, Ticket, Writer},
     record::{self, CHUNK_BYTES, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
-    tree::{Child, Link, PageId, Slot},
+    tree::{BYTES_A_WRITE, Child, Link, PageId, Slot},
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
 const LOG_BYTES: u64 = 64 << 20;
-/// About how much memory a changed entry holds in pages that are not stored yet.
-const DIRTY_BYTES_A_WRITE: u64 = 4096;
 /// Bytes of pages that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -66,7 +64,7 @@ impl Trigger {
     /// Counts a version; asks for a flush if it is time for one.
     pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64, writes: usize) {
         let (bytes, writes) = self.count(bytes, writes);
-        let dirty = writes * DIRTY_BYTES_A_WRITE;
+        let dirty = writes * BYTES_A_WRITE as u64;
         if bytes >= LOG_BYTES.max(snapshot.bytes() / 4) || dirty >= self.dirty_bytes_max {
             match self.flusher.try_send(Message::Due) {
                 Ok(()) => self.reset(),
@@ -106,7 +104,7 @@ pub(crate) struct Flusher {
     /// The newest version that is flushed.
     pub(crate) flushed: Option<Version>,
     /// The next chunk of this epoch.
-    pub(crate) chunk: AtomicU32,
+    pub(crate) chunk: u32,
 }
 
 impl Flusher {
@@ -136,7 +134,8 @@ impl Flusher {
         if let Some(Slot::Child(top)) = &tree.top {
             pack.page(top)?;
         }
-        let placed = pack.finish()?;
+        let (placed, chunk) = pack.finish()?;
+        self.chunk = chunk;
         // A crash here leaves chunks that no record names: the next opening sweeps them.
         let id = |child: &Child| placed.get(&Arc::as_ptr(&child.link)).map(|(_, id)| *id);
         let flush = record::Flush {
@@ -144,7 +143,7 @@ impl Flusher {
             entries: tree.entries,
             bytes: tree.bytes,
             epoch: self.epoch,
-            chunks: self.chunk.load(Ordering::Relaxed),
+            chunks: self.chunk,
         };
         let mut batch = Batch::new();
         batch.put(Keyspace::Meta, key(snapshot.version()).to_vec(), encode(&flush));
@@ -160,19 +159,24 @@ impl Flusher {
     }
 }
 
+/// Where pages were put, by the address of their links.
+type Placed = HashMap<*const Link, (Arc<Link>, PageId)>;
+
 /// Pages on their way into chunks.
 struct Pack<'a> {
     flusher: &'a Flusher,
     chunk: Vec<u8>,
+    /// The number of that chunk.
+    number: u32,
     batch: Batch,
     tickets: Vec<Ticket>,
-    placed: HashMap<*const Link, (Arc<Link>, PageId)>,
+    placed: Placed,
 }
 
 impl<'a> Pack<'a> {
     fn new(flusher: &'a Flusher) -> Self {
         let (chunk, tickets, placed) = <_>::default();
-        Pack { flusher, chunk, batch: Batch::new(), tickets, placed }
+        Pack { flusher, chunk, number: flusher.chunk, batch: Batch::new(), tickets, placed }
     }
 
     /// Writes the page below `child` and all below it that are not stored. Recurses from page to page.
@@ -190,7 +194,7 @@ impl<'a> Pack<'a> {
         let bytes = page.encode(&id);
         let id = PageId {
             epoch: self.flusher.epoch,
-            chunk: self.flusher.chunk.load(Ordering::Relaxed),
+            chunk: self.number,
             offset: u32::try_from(self.chunk.len()).expect("chunks are small"),
             length: u32::try_from(bytes.len()).expect("pages are small"),
         };
@@ -206,8 +210,8 @@ impl<'a> Pack<'a> {
         if self.chunk.is_empty() {
             return;
         }
-        let number = self.flusher.chunk.fetch_add(1, Ordering::Relaxed);
-        let key = PageId::chunk_key(self.flusher.epoch, number);
+        let key = PageId::chunk_key(self.flusher.epoch, self.number);
+        self.number += 1;
         self.batch.put(Keyspace::Pages, key.to_vec(), std::mem::take(&mut self.chunk));
         if self.batch.bytes() >= BATCH_BYTES {
             let batch = std::mem::take(&mut self.batch);
@@ -215,14 +219,14 @@ impl<'a> Pack<'a> {
         }
     }
 
-    /// Waits until all pages are durable.
-    fn finish(mut self) -> Result<HashMap<*const Link, (Arc<Link>, PageId)>, Error> {
+    /// Waits until all pages are durable. Gives where they are, and the number of the next chunk.
+    fn finish(mut self) -> Result<(Placed, u32), Error> {
         self.close_chunk();
         self.tickets.push(self.flusher.writer.write(self.batch));
         for ticket in self.tickets {
             ticket.wait()?;
         }
-        Ok(self.placed)
+        Ok((self.placed, self.number))
     }
 }
 
@@ -245,8 +249,15 @@ pub(crate) fn find(
         engine.scan(Keyspace::Meta, Included(&first), Included(&last), Direction::Descending);
     let Some(entry) = found.next() else { return Ok(None) };
     let (key, value) = entry?;
-    let version = key[FLUSH_PREFIX.len()..].try_into().expect("keys of flushes end in a version");
-    Ok(Some((Version(u64::from_be_bytes(version)), value)))
+    // A key of another length is none that was written.
+    let version = version_of(&key).ok_or(Error::Damaged(Damage::Manifest))?;
+    Ok(Some((version, value)))
+}
+
+/// The version in the key of the record of a flush.
+pub(crate) fn version_of(key: &[u8]) -> Option<Version> {
+    let version = key.strip_prefix(FLUSH_PREFIX)?.try_into().ok()?;
+    Some(Version(u64::from_be_bytes(version)))
 }
 
 /// The names of the requests that nobody has to remember any more.

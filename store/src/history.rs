@@ -11,14 +11,12 @@ use crate::{
     Damage, Error, flush,
     record::{self, ChunkKind, decode},
     snapshot::{At, Snapshot},
-    tree::{Slot, Tree},
+    tree::{BYTES_A_WRITE, Slot, Tree},
     version,
 };
 
 /// Old versions that are kept open for the next request, at most.
 const OPENED_MAX: usize = 16;
-/// About how much memory a version holds for each entry it changed: its own copy of a page.
-const BYTES_A_WRITE: usize = 4096;
 
 /// The versions that can be read at once.
 #[derive(Default)]

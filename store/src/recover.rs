@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     ops::Bound::{Included, Unbounded},
-    sync::{Arc, Mutex, atomic::AtomicU32},
+    sync::{Arc, Mutex},
     thread,
 };
 
@@ -72,13 +72,12 @@ pub(crate) fn open(
     let state = (at, log.clone());
     let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, state));
     let (jobs, received) = Store::queue();
-    let chunk = AtomicU32::new(0);
     let work = Flusher {
         shared: shared.clone(),
         writer: writer.clone(),
         epoch,
         flushed: last_flush,
-        chunk,
+        chunk: 0,
     };
     let in_flight = Gate::new(IN_FLIGHT_MAX);
     let requests = HashMap::new();

@@ -29,6 +29,9 @@ pub(crate) use self::{
     update::Write,
 };
 
+/// About how much memory a changed entry takes that is shared with no other version: one page of its own.
+pub(crate) const BYTES_A_WRITE: usize = 4096;
+
 /// All entries of one version.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
