@@ -8,10 +8,10 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use anwansi_proofs::{Digest, Version};
 use anwansi_store::{
     COMMIT_WRITES_MAX, Commit, Error, LogKey, Options, RequestId, Store,
-    engine::{self, Batch, Direction, Engine, EngineError, Keyspace, Memory, Scan},
+    engine::{self, Direction, Engine, Keyspace, Memory},
 };
 use bytes::Bytes;
-use common::{SECRET, commit, open, try_open};
+use common::{Gated, SECRET, commit, open};
 
 fn memory() -> Store {
     open(Arc::new(Memory::new()))
@@ -249,50 +249,12 @@ fn expected_version_is_the_newest_or_the_commit_is_refused() {
     assert_eq!(expecting(1, &["a=2"]).unwrap().version, Version(2));
 }
 
-/// An engine whose syncs wait until they are let go: so that callers gather.
-#[derive(Debug)]
-struct Held {
-    memory: Memory,
-    gate: Mutex<mpsc::Receiver<()>>,
-}
-
-impl Engine for Held {
-    fn get(&self, space: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.memory.get(space, key)
-    }
-    fn get_many(&self, space: Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        self.memory.get_many(space, keys)
-    }
-    fn scan<'a>(
-        &'a self,
-        space: Keyspace,
-        start: std::ops::Bound<&[u8]>,
-        end: std::ops::Bound<&[u8]>,
-        direction: Direction,
-    ) -> Scan<'a> {
-        self.memory.scan(space, start, end, direction)
-    }
-    fn write(&self, batch: Batch) -> Result<(), EngineError> {
-        self.memory.write(batch)
-    }
-    fn sync(&self) -> Result<(), EngineError> {
-        // The gate is open once its other end is gone.
-        let _ = self.gate.lock().unwrap().recv();
-        self.memory.sync()
-    }
-    fn name(&self) -> &'static str {
-        "held"
-    }
-    fn size_on_disk(&self) -> Result<u64, EngineError> {
-        self.memory.size_on_disk()
-    }
-}
-
 #[test]
 fn commits_that_gather_share_a_version_unless_they_touch_the_same_key() {
-    let (open_gate, gate) = mpsc::channel();
-    open_gate.send(()).unwrap();
-    let store = try_open(Arc::new(Held { memory: Memory::new(), gate: Mutex::new(gate) })).unwrap();
+    let engine = Arc::new(Gated::default());
+    engine.open();
+    let store = open(engine.clone());
+    let closed = engine.close();
     let (answer, answers) = mpsc::channel();
     let send = |name: &'static str, commit: Commit| {
         let answer = answer.clone();
@@ -310,7 +272,7 @@ fn commits_that_gather_share_a_version_unless_they_touch_the_same_key() {
     send("d", commit(&["d=1"]));
     assert!(answers.try_recv().is_err(), "nothing is answered before it is durable");
     assert_eq!(store.latest().version(), Version(0), "and nothing is shown");
-    drop(open_gate);
+    drop(closed);
     drop(answer);
     let answers = answers.iter().collect::<std::collections::BTreeMap<_, _>>();
     let version = |name| answers[name].as_ref().unwrap().version.0;

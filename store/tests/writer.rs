@@ -5,10 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking too")]
 
+mod common;
+
 use std::{
     ops::Bound,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -18,9 +20,11 @@ use std::{
 
 use anwansi_store::engine::{
     Batch, Direction, Engine, EngineError, Keyspace, Memory, QUEUE_BATCHES_MAX, QUEUE_BYTES_MAX,
-    Scan, Ticket, Writer,
+    Ticket, Writer,
 };
 use bytes::Bytes;
+
+use common::Gated;
 
 /// A batch that can be told from others.
 fn batch(number: u64) -> Batch {
@@ -54,53 +58,6 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The engine in memory, with syncs that wait at a gate.
-#[derive(Debug, Default)]
-struct Gated {
-    memory: Memory,
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gated {
-    fn open(&self) {
-        *self.open.lock().unwrap() = true;
-        self.opened.notify_all();
-    }
-}
-
-impl Engine for Gated {
-    fn get(&self, space: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.memory.get(space, key)
-    }
-    fn get_many(&self, space: Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        self.memory.get_many(space, keys)
-    }
-    fn scan<'a>(
-        &'a self,
-        space: Keyspace,
-        start: Bound<&[u8]>,
-        end: Bound<&[u8]>,
-        direction: Direction,
-    ) -> Scan<'a> {
-        self.memory.scan(space, start, end, direction)
-    }
-    fn write(&self, batch: Batch) -> Result<(), EngineError> {
-        self.memory.write(batch)
-    }
-    fn sync(&self) -> Result<(), EngineError> {
-        let open = self.open.lock().unwrap();
-        drop(self.opened.wait_while(open, |open| !*open).unwrap());
-        self.memory.sync()
-    }
-    fn name(&self) -> &'static str {
-        "gated"
-    }
-    fn size_on_disk(&self) -> Result<u64, EngineError> {
-        self.memory.size_on_disk()
-    }
-}
-
 #[test]
 fn acknowledged_batches_survive_a_crash_and_the_others_leave_a_prefix() {
     let engine = Arc::new(Gated::default());
@@ -110,14 +67,14 @@ fn acknowledged_batches_survive_a_crash_and_the_others_leave_a_prefix() {
         writer.write(batch(number)).wait().unwrap();
     }
     assert_eq!(engine.memory.unsynced(), 0);
-    *engine.open.lock().unwrap() = false;
+    let closed = engine.close();
     let tickets: Vec<_> = (10..20).map(|number| writer.write(batch(number))).collect();
     wait_until("the first of them written", || engine.memory.unsynced() > 0);
     for kept in 0..=engine.memory.unsynced() {
         let after = held(&engine.memory.crash(kept));
         assert_eq!(after, (0..10 + kept as u64).collect::<Vec<_>>());
     }
-    engine.open();
+    drop(closed);
     for ticket in tickets {
         ticket.wait().unwrap();
     }

@@ -1,10 +1,17 @@
-//! What several test files need: opening stores, and writing short commits.
+//! What several test files need: opening stores, writing short commits, holding syncs up.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::{
+    ops::Bound,
+    sync::{Arc, Condvar, Mutex},
+};
 
-use anwansi_store::{Commit, Error, LogKey, Options, Store, engine::Engine};
+use anwansi_store::{
+    Commit, Error, LogKey, Options, Store,
+    engine::{Batch, Direction, Engine, EngineError, Keyspace, Memory, Scan},
+};
+use bytes::Bytes;
 
 pub const SECRET: [u8; 32] = [7; 32];
 
@@ -26,4 +33,65 @@ pub fn commit(writes: &[&str]) -> Commit {
         None => ((*write).to_owned().into(), None),
     };
     Commit::new(writes.iter().map(write).collect())
+}
+
+/// The engine in memory, with syncs that wait at a gate; it is closed at first.
+#[derive(Debug, Default)]
+pub struct Gated {
+    pub memory: Memory,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// A gate that opens when this is dropped, so that a test that fails does not hang.
+pub struct Closed(Arc<Gated>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+impl Gated {
+    pub fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    pub fn close(self: &Arc<Self>) -> Closed {
+        *self.open.lock().unwrap() = false;
+        Closed(self.clone())
+    }
+}
+
+impl Engine for Gated {
+    fn get(&self, space: Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.memory.get(space, key)
+    }
+    fn get_many(&self, space: Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        self.memory.get_many(space, keys)
+    }
+    fn scan<'a>(
+        &'a self,
+        space: Keyspace,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        direction: Direction,
+    ) -> Scan<'a> {
+        self.memory.scan(space, start, end, direction)
+    }
+    fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        self.memory.write(batch)
+    }
+    fn sync(&self) -> Result<(), EngineError> {
+        let open = self.open.lock().unwrap();
+        drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        self.memory.sync()
+    }
+    fn name(&self) -> &'static str {
+        "gated"
+    }
+    fn size_on_disk(&self) -> Result<u64, EngineError> {
+        self.memory.size_on_disk()
+    }
 }
