@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Digest, Root};
+use crate::{Digest, Root, SpecFault};
 
 /// Which format a piece of input failed to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub enum Format {
     Policy,
     /// Evidence; positions are lines of its JSON, from 1.
     Evidence,
+    /// Canonical JSON; positions are bytes.
+    Json,
+    /// The name of a fold; positions are bytes.
+    Fold,
 }
 
 impl Format {
@@ -67,6 +71,8 @@ impl fmt::Display for Format {
             Format::Bundle => "bundle of entries",
             Format::Policy => "policy",
             Format::Evidence => "evidence",
+            Format::Json => "canonical JSON",
+            Format::Fold => "name of a fold",
         })
     }
 }
@@ -143,4 +149,7 @@ pub enum Error {
     /// wrong order.
     #[error("the parts of the evidence contradict each other")]
     PartsDisagree,
+    /// A transition's specification breaks a rule.
+    #[error("not a specification of a transition: {0}")]
+    Spec(SpecFault),
 }

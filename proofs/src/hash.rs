@@ -48,6 +48,23 @@ impl Hasher {
     pub fn finish(&self) -> Digest {
         Digest(*self.0.finalize().as_bytes())
     }
+
+    /// The extended output over all bytes so far, word by word.
+    pub(crate) fn seed(&self) -> Seed {
+        Seed(self.0.finalize_xof())
+    }
+}
+
+/// BLAKE3's extended output: as many words as anyone needs.
+pub(crate) struct Seed(blake3::OutputReader);
+
+impl Seed {
+    /// The next eight bytes, little-endian.
+    pub(crate) fn next_word(&mut self) -> u64 {
+        let mut word = [0; 8];
+        self.0.fill(&mut word);
+        u64::from_le_bytes(word)
+    }
 }
 
 /// The hash of a leaf: the key and the digest of its value, wherever in a tree it stands.

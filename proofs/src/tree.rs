@@ -90,6 +90,12 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Sorted<K, V> {
         if top.is_empty() { Root::empty() } else { Root(self.hash(&top, 0)) }
     }
 
+    /// The entries again.
+    #[must_use]
+    pub fn into_entries(self) -> Vec<(K, V)> {
+        self.entries
+    }
+
     fn key(&self, at: usize) -> &[u8] {
         self.entries[at].0.as_ref()
     }

@@ -1,13 +1,16 @@
 //! Evidence is believed for what was checked and for nothing else.
 //!
-//! Method: every case of `evidence.json` and `evidence_lies.json`. Those that form, finality or inclusion
-//! must refuse are named here; all others pass these two levels and must say that nobody looked further.
+//! Method: every case of `evidence.json` and `evidence_lies.json` reaches the levels that it names, or is
+//! refused by the level that is named here.
 #![allow(clippy::unwrap_used)]
 
 mod signers;
 
+use std::collections::BTreeMap;
+
 use anwansi_proofs::{
-    Error, Evidence, Finding, Header, Level, LogHash, LogProof, Note, Part, Policy, checkpoint_body,
+    Error, Evidence, Finding, Header, Level, LogHash, LogProof, Note, Part, Policy, Refused,
+    checkpoint_body,
 };
 use serde_json::{Value, json};
 
@@ -21,59 +24,137 @@ fn policy(vectors: &Value) -> Policy {
     Policy::parse(&text).unwrap()
 }
 
-/// The cases that need no votes to be refused.
-const REFUSED: [&str; 11] = [
-    // evidence.json
-    "header of another version",
-    "index of another version",
-    "checkpoint's root changed",
-    // evidence_lies.json
-    "a state proof of another version",
-    "a tasks proof of another version",
-    "another format",
-    "a header of another origin",
-    "unknown name",
-    "unknown name in a part",
-    "a part twice",
-    "two forks",
+/// Who refuses each case, by the level; those of the form are refused before there are levels.
+const REFUSED: [(Option<Level>, &[&str]); 5] = [
+    (None, &["another format", "unknown name", "unknown name in a part"]),
+    (
+        Some(Level::Finality),
+        &[
+            // evidence.json
+            "header of another version",
+            "index of another version",
+            "checkpoint's root changed",
+            // evidence_lies.json
+            "a header of another origin",
+            "a part twice",
+            "two forks",
+        ],
+    ),
+    (
+        Some(Level::Inclusion),
+        &["a state proof of another version", "a tasks proof of another version"],
+    ),
+    (
+        Some(Level::Agreement),
+        &[
+            // evidence.json
+            "a vote's digest changed",
+            "a vote's signature changed",
+            "a pledge changed",
+            "the dissenting vote left out",
+            "a vote twice",
+            "a silent node's round left out",
+            "another spec",
+            "spec with white space",
+            "registry cut",
+            "registry of another version",
+            "a closing left out",
+            "one task's record cut away",
+            // evidence_lies.json
+            "agree one too high",
+            "dissent hidden",
+            "missed hidden",
+            "fewer drawn",
+            "no_reveal called a bad reveal and more",
+            "final one vote short",
+            "no agreement, though final",
+            "no agreement too early",
+            "expired, though final",
+            "another round after the decision",
+            "an idle round after the decision",
+            "another root of votes",
+            "a vote of a round that is not there",
+            "a vote without a pledge",
+            "the server's friends drawn",
+            "a stranger drawn",
+            "more drawn than the rule",
+            "a vote signed by nobody",
+            "a pledge that opens to something else",
+            "a salt of another pledge",
+            "closing with another count",
+            "closing of another round",
+            "closing of another task",
+            "closing with another root",
+            "closing before the opening",
+            "closing in the deciding version",
+            "opened elsewhere",
+            "open record counts other tasks",
+            "open record of another id",
+            "record counts other tasks",
+            "record of another fold",
+            "record of another key",
+            "a task more",
+            "applied without a value",
+            "cancelled after votes",
+            "a name more in a record",
+            "lead 0",
+            "spec missing",
+            "votes missing",
+            "pledges missing",
+        ],
+    ),
+    (
+        Some(Level::Aggregate),
+        &[
+            // evidence.json
+            "output changed",
+            "a member of the aggregate cut away",
+            // evidence_lies.json
+            "another value",
+            "another state",
+            "added to nothing",
+            "a spread member missing",
+            "outputs missing",
+            "the version before missing",
+        ],
+    ),
 ];
 
+const LEVELS: [Level; 4] = [Level::Finality, Level::Inclusion, Level::Agreement, Level::Aggregate];
+
 #[test]
-fn levels_are_verified_refused_or_not_checked() {
-    let mut refused = Vec::new();
+fn each_case_reaches_its_levels_or_is_refused_by_its_level() {
+    let mut expected = REFUSED
+        .iter()
+        .flat_map(|(level, comments)| comments.iter().map(|comment| (comment.to_string(), *level)))
+        .collect::<BTreeMap<_, _>>();
     for vectors in [read("evidence.json"), read("evidence_lies.json")] {
         let policy = policy(&vectors);
         for case in vectors["cases"].as_array().unwrap() {
             let comment = case["comment"].as_str().unwrap();
-            let json = case["evidence"].to_string();
-            let checked = Evidence::parse(json.as_bytes());
-            let checked = checked.as_ref().map_err(|error| *error).and_then(|it| it.check(&policy));
-            let Ok(checked) = checked else {
-                assert!(case["levels"].is_null(), "{comment}");
-                refused.push(comment.to_string());
-                continue;
+            let evidence = Evidence::parse(case["evidence"].to_string().as_bytes());
+            let checked = match &evidence {
+                Ok(evidence) => evidence.check(&policy).map_err(|refused| Some(refused.level())),
+                Err(_) => Err(None),
             };
-            let named = ["finality", "inclusion", "agreement", "aggregate"];
-            let levels = [Level::Finality, Level::Inclusion, Level::Agreement, Level::Aggregate];
-            let members = ["spec", "pledges", "votes", "outputs"];
-            let votes = members.iter().any(|name| case["evidence"].get(name).is_some());
-            for (name, level) in named.into_iter().zip(levels) {
-                let finding = checked.finding(level);
-                if level >= Level::Agreement {
-                    assert_ne!(finding, Finding::Verified, "{comment}");
-                    assert!(votes || finding == Finding::NotShown, "{comment}");
-                    assert!(!votes || level == Level::Aggregate || finding == Finding::NotChecked);
-                } else if let Some(reached) = case["levels"].as_array() {
-                    let reached = reached.contains(&json!(name));
-                    assert_eq!(finding == Finding::Verified, reached, "{comment} {name}");
+            match checked {
+                Ok(checked) => {
+                    let named = LEVELS.map(|level| format!("{level:?}").to_lowercase());
+                    let verified = LEVELS.map(|level| checked.finding(level) == Finding::Verified);
+                    let verified = named.iter().zip(verified).filter(|(_, verified)| *verified);
+                    let verified = verified.map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+                    assert_eq!(json!(verified), case["levels"], "{comment}");
+                    assert_eq!(checked.agreed().is_some(), verified.contains(&"agreement"));
+                    assert_eq!(checked.value().is_some(), verified.contains(&"aggregate"));
+                }
+                Err(level) => {
+                    assert!(case["levels"].is_null(), "{comment}");
+                    assert_eq!(expected.remove(comment), Some(level), "{comment}");
                 }
             }
         }
     }
-    refused.sort();
-    let mut expected = REFUSED.to_vec();
-    expected.sort_unstable();
-    assert_eq!(refused, expected);
+    assert_eq!(expected, BTreeMap::new(), "not refused");
 }
 
 #[test]
@@ -97,7 +178,7 @@ fn checked_evidence_answers_for_its_key_alone() {
     let checked = evidence.check(&policy).unwrap();
     assert_eq!(checked.checkpoint().size(), 7);
     assert_eq!(checked.version().header().version().0, 1);
-    assert!(checked.earlier().is_empty() && checked.version().tasks().is_none());
+    assert!(checked.earlier().len() == 0 && checked.version().tasks().is_none());
     let state = checked.version().state().unwrap();
     assert_eq!(state.get(b"greeting"), Ok(Some(&b"hello"[..])));
     assert!(matches!(state.range(b"", None), Err(Error::NotCovered { .. })));
@@ -155,7 +236,10 @@ fn evidence_for_another_log_is_refused() {
     let (_, evidence) = one_key();
     let other = policy(&read("evidence_lies.json"));
     let evidence = Evidence::parse(evidence.to_string().as_bytes()).unwrap();
-    assert!(matches!(evidence.check(&other), Err(Error::NotSigned | Error::OriginMismatch)));
+    assert!(matches!(
+        evidence.check(&other),
+        Err(Refused::Finality { earlier: None, error: Error::NotSigned | Error::OriginMismatch })
+    ));
 }
 
 #[test]
@@ -165,11 +249,17 @@ fn proof_of_another_version_of_the_same_log_is_refused() {
     let log = read("log.json");
     let header = log["headers"][2].as_str().unwrap().to_string();
     let part = Part { header, finality: text("finality"), state: None, tasks: None };
-    assert!(matches!(Evidence::new(part).check(&policy), Err(Error::NotInLog { .. })));
+    assert!(matches!(
+        Evidence::new(part).check(&policy),
+        Err(Refused::Finality { earlier: None, error: Error::NotInLog { .. } })
+    ));
     // The empty tree's proof is well formed, and leads to another root.
     let state = Some(vec![0]);
     let part = Part { header: text("header"), finality: text("finality"), state, tasks: None };
-    assert!(matches!(Evidence::new(part).check(&policy), Err(Error::RootMismatch { .. })));
+    assert!(matches!(
+        Evidence::new(part).check(&policy),
+        Err(Refused::Inclusion { earlier: None, error: Error::RootMismatch { .. } })
+    ));
 }
 
 /// Evidence of the second of two entries, in a log that `by` signs, at index 1.
@@ -192,8 +282,14 @@ fn header_at_another_index_or_of_another_origin_is_refused_though_the_log_signed
     let third = second.next(empty, empty, 9);
     assert!(second_entry(&second.to_string(), &log).check(&policy).is_ok());
     let misplaced = second_entry(&third.to_string(), &log);
-    assert!(matches!(misplaced.check(&policy), Err(Error::NotInLog { index: 2, size: 2 })));
+    assert!(matches!(
+        misplaced.check(&policy),
+        Err(Refused::Finality { earlier: None, error: Error::NotInLog { index: 2, size: 2 } })
+    ));
     let stranger = Header::first("example.org/other".parse().unwrap(), 7).next(empty, empty, 8);
     let stranger = second_entry(&stranger.to_string(), &log);
-    assert!(matches!(stranger.check(&policy), Err(Error::OriginMismatch)));
+    assert!(matches!(
+        stranger.check(&policy),
+        Err(Refused::Finality { earlier: None, error: Error::OriginMismatch })
+    ));
 }

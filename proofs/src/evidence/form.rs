@@ -1,19 +1,8 @@
-//! Evidence: what a server answers and a client keeps, checked level by level.
-//!
-//! ```text
-//! finality     the header is in the log, under a checkpoint that satisfies the policy
-//! inclusion    the proofs lead to that header's roots: they may be asked
-//! agreement    the votes behind a transition, recounted              not checked yet
-//! aggregate    its results, folded again and found in the state      not checked yet
-//! ```
-//!
-//! A level is there when its members are; then anything missing or wrong refuses the whole. What this
-//! crate cannot check yet it calls [`Finding::NotChecked`], never verified.
+//! The JSON form of evidence: what a server writes and a client reads, before anything of it is believed.
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     string::{String, ToString as _},
-    vec,
     vec::Vec,
 };
 use core::{fmt, marker::PhantomData, str::FromStr};
@@ -24,8 +13,7 @@ use serde::{
 };
 
 use crate::{
-    Checkpoint, Digest, Error, Format, Header, LogHash, LogProof, Policy, Proof, Root, Shown,
-    log::verify_inclusion,
+    Digest, Error, Format, Pledge, Spec, Vote,
     text::{base64, base64_decode, decimal},
 };
 
@@ -40,22 +28,22 @@ pub const EARLIER_MAX: usize = 100_000;
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct Evidence {
     format: Name,
-    header: String,
-    finality: String,
+    pub(super) header: String,
+    pub(super) finality: String,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_base64")]
-    state: Option<Vec<u8>>,
+    pub(super) state: Option<Vec<u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_base64")]
-    tasks: Option<Vec<u8>>,
+    pub(super) tasks: Option<Vec<u8>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    earlier: Vec<Part>,
+    pub(super) earlier: Vec<Part>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_base64")]
-    spec: Option<Vec<u8>>,
+    pub(super) spec: Option<Vec<u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_named")]
-    pledges: Option<Named<TaskRound>>,
+    pub(super) pledges: Option<Named<TaskRound>>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_named")]
-    votes: Option<Named<Task>>,
+    pub(super) votes: Option<Named<Task>>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_named")]
-    outputs: Option<Named<Digest>>,
+    pub(super) outputs: Option<Named<Digest>>,
 }
 
 /// What evidence says of one version.
@@ -72,47 +60,6 @@ pub struct Part {
     /// A proof over the version's tasks tree.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_base64")]
     pub tasks: Option<Vec<u8>>,
-}
-
-/// What evidence can show, each level resting on those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// The header is in the log.
-    Finality,
-    /// The proofs are over that header's trees.
-    Inclusion,
-    /// The votes behind a transition were recounted.
-    Agreement,
-    /// The results were folded again, and found in the state.
-    Aggregate,
-}
-
-/// What was found of one level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// It is there, and all of it is right.
-    Verified,
-    /// It is not there.
-    NotShown,
-    /// It is there, and nobody looked: this says nothing of whether it is right.
-    NotChecked,
-}
-
-/// Evidence whose finality and inclusion hold. Whether more was shown, [`finding`](Self::finding) tells.
-#[must_use]
-pub struct Checked<'a> {
-    checkpoint: Checkpoint,
-    /// The main one first, then those it rests on.
-    versions: Vec<CheckedVersion<'a>>,
-    agreement: Finding,
-    aggregate: Finding,
-}
-
-/// A version that is final, and what was shown of it.
-pub struct CheckedVersion<'a> {
-    header: Header,
-    state: Option<Shown<'a>>,
-    tasks: Option<Shown<'a>>,
 }
 
 impl Evidence {
@@ -133,6 +80,43 @@ impl Evidence {
         }
     }
 
+    /// The same, resting on other versions as well: each below this one, and each once.
+    #[must_use]
+    pub fn with_earlier(mut self, parts: impl IntoIterator<Item = Part>) -> Self {
+        self.earlier.extend(parts);
+        self
+    }
+
+    /// The same, with all that a transition's votes are recounted from: its specification; the pledges of
+    /// every ended round, by task and round; the votes of every task. Where there are none an empty list
+    /// stands.
+    #[must_use]
+    pub fn with_votes(
+        mut self,
+        spec: &Spec,
+        pledges: impl IntoIterator<Item = ((u32, u32), Vec<Pledge>)>,
+        votes: impl IntoIterator<Item = (u32, Vec<Vote>)>,
+    ) -> Self {
+        let pledges = pledges.into_iter().map(|((task, round), pledges)| {
+            (TaskRound(Task(task), round), pledges.iter().flat_map(Pledge::to_bytes).collect())
+        });
+        let votes = votes
+            .into_iter()
+            .map(|(task, votes)| (Task(task), votes.iter().flat_map(Vote::to_bytes).collect()));
+        self.spec = Some(spec.bytes().to_vec());
+        self.pledges = Some(Named(pledges.collect()));
+        self.votes = Some(Named(votes.collect()));
+        self
+    }
+
+    /// The same, with the results that nodes voted for.
+    #[must_use]
+    pub fn with_outputs(mut self, outputs: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let outputs = outputs.into_iter().map(|output| (Digest::of(&output), output));
+        self.outputs = Some(Named(outputs.collect()));
+        self
+    }
+
     /// Reads evidence from JSON. Unknown names are refused, and so is a name given twice.
     ///
     /// # Errors
@@ -149,124 +133,6 @@ impl Evidence {
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and maps of strings are always JSON")
-    }
-
-    /// Checks finality and inclusion, of all parts.
-    ///
-    /// # Errors
-    /// Whatever is wrong first: then nothing of the evidence holds.
-    ///
-    /// # Cost
-    /// Two signatures or more a part, and hashing all proofs.
-    pub fn check(&self, policy: &Policy) -> Result<Checked<'_>, Error> {
-        let refused = Error::Malformed { format: Format::Evidence, at: 0 };
-        if self.earlier.len() > EARLIER_MAX {
-            return Err(refused);
-        }
-        let finality: LogProof = self.finality.parse()?;
-        let checkpoint = policy.verify_note(finality.checkpoint())?;
-        let (state, tasks) = (self.state.as_deref(), self.tasks.as_deref());
-        let main = check_part(&self.header, &finality, &checkpoint, state, tasks)?;
-        let newest = main.header.version();
-        let mut versions = vec![main];
-        let mut seen = BTreeSet::new();
-        for Part { header, finality, state, tasks } in &self.earlier {
-            let finality: LogProof = finality.parse()?;
-            // One checkpoint for all, to the letter: then its signatures need no second look.
-            if finality.checkpoint().to_string() != checkpoint.note() {
-                return Err(Error::PartsDisagree);
-            }
-            let (state, tasks) = (state.as_deref(), tasks.as_deref());
-            let version = check_part(header, &finality, &checkpoint, state, tasks)?;
-            let number = version.header.version();
-            if number >= newest || !seen.insert(number) {
-                return Err(Error::PartsDisagree);
-            }
-            versions.push(version);
-        }
-        let has = |there| if there { Finding::NotChecked } else { Finding::NotShown };
-        let outputs = self.outputs.is_some();
-        let votes = self.spec.is_some() || self.pledges.is_some() || self.votes.is_some();
-        let (agreement, aggregate) = (has(votes || outputs), has(outputs));
-        Ok(Checked { checkpoint, versions, agreement, aggregate })
-    }
-}
-
-/// Checks one version of evidence under a checkpoint that was accepted.
-fn check_part<'a>(
-    text: &str,
-    finality: &LogProof,
-    checkpoint: &Checkpoint,
-    state: Option<&'a [u8]>,
-    tasks: Option<&'a [u8]>,
-) -> Result<CheckedVersion<'a>, Error> {
-    let header: Header = text.parse()?;
-    let (index, size) = (header.version().0, checkpoint.size());
-    if header.origin().as_str() != checkpoint.origin() {
-        return Err(Error::OriginMismatch);
-    }
-    if finality.index() != index {
-        return Err(Error::NotInLog { index, size });
-    }
-    let leaf = LogHash::leaf(text.as_bytes());
-    verify_inclusion(index, size, &leaf, finality.siblings(), checkpoint.root())?;
-    let show = |proof: Option<&'a [u8]>, root: Root| {
-        proof.map(|proof| Proof::decode(proof)?.verify(&root)).transpose()
-    };
-    let (state, tasks) = (show(state, header.state())?, show(tasks, header.tasks())?);
-    Ok(CheckedVersion { header, state, tasks })
-}
-
-impl<'a> Checked<'a> {
-    /// What was found of `level`.
-    #[must_use]
-    pub fn finding(&self, level: Level) -> Finding {
-        let proofs =
-            self.versions.iter().any(|version| version.state.is_some() || version.tasks.is_some());
-        match level {
-            Level::Finality => Finding::Verified,
-            Level::Inclusion if proofs => Finding::Verified,
-            Level::Inclusion => Finding::NotShown,
-            Level::Agreement => self.agreement,
-            Level::Aggregate => self.aggregate,
-        }
-    }
-
-    /// The checkpoint that all parts are under.
-    pub fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
-    }
-
-    /// The version that the evidence is about.
-    #[must_use]
-    pub fn version(&self) -> &CheckedVersion<'a> {
-        &self.versions[0]
-    }
-
-    /// The versions that it rests on.
-    #[must_use]
-    pub fn earlier(&self) -> &[CheckedVersion<'a>] {
-        &self.versions[1..]
-    }
-}
-
-impl<'a> CheckedVersion<'a> {
-    /// Its header, which is in the log.
-    #[must_use]
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// What is shown of its state.
-    #[must_use]
-    pub fn state(&self) -> Option<&Shown<'a>> {
-        self.state.as_ref()
-    }
-
-    /// What is shown of its tasks tree.
-    #[must_use]
-    pub fn tasks(&self) -> Option<&Shown<'a>> {
-        self.tasks.as_ref()
     }
 }
 
@@ -327,15 +193,15 @@ objects! { Evidence Part }
 
 /// Bytes by name, each in base64; a name given twice is refused, and so is one that is no `N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Named<N>(BTreeMap<N, Vec<u8>>);
+pub(super) struct Named<N>(pub(super) BTreeMap<N, Vec<u8>>);
 
 /// A task, by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Task(u32);
+pub(super) struct Task(pub(super) u32);
 
 /// A round of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct TaskRound(Task, u32);
+pub(super) struct TaskRound(pub(super) Task, pub(super) u32);
 
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
