@@ -12,6 +12,7 @@ use crate::{
     engine::{Batch, Direction, Keyspace},
     flush,
     history::read_flush,
+    ledger,
     log::Log,
     record::{
         ChunkKind, FLUSH_PREFIX, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, decode,
@@ -80,6 +81,8 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
         report.note(decode::<Request>(&entry?.1, Damage::Request))?;
     }
 
+    ledger::check::check(engine, &pages, newest, |found| report.note(found).map(drop))?;
+
     let mut tree = Some(Tree::default());
     let (mut log, mut before) = (Some(Log::default()), None::<Header>);
     for number in 0..=newest.0 {
@@ -114,7 +117,6 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
             match kind {
                 ChunkKind::State => changes = read,
                 ChunkKind::Tasks => check_tasks(&header, read, &pages, &mut report)?,
-                ChunkKind::Events => {}
             }
         }
         tree = match (tree.take(), changes) {

@@ -18,7 +18,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, TryRecvError},
+        mpsc::{Receiver, SyncSender, TryRecvError},
     },
     time::Duration,
 };
@@ -26,6 +26,7 @@ use std::{
 use anwansi_proofs::{
     Digest, Header, Root, Version,
     path::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    tree::Sorted,
 };
 use bytes::Bytes;
 
@@ -33,6 +34,7 @@ use crate::{
     Damage, Error,
     engine::{Batch, Keyspace, Writer},
     gate::{Gate, Pass},
+    ledger::step::{self, Joining, Step},
     log::Log,
     record::{Request, decode, encode},
     snapshot::At,
@@ -136,14 +138,59 @@ impl Commit {
     }
 }
 
-/// A commit on its way, with the caller to answer.
+/// A commit or a step on its way, with the caller to answer.
 pub(crate) struct Job {
-    pub(crate) commit: Commit,
-    /// What a transaction has read.
-    pub(crate) reads: Reads,
+    pub(crate) work: Work,
     pub(crate) answer: Answer,
     /// Its place in the queue.
     pub(crate) pass: Pass,
+}
+
+/// What becomes part of a version.
+pub(crate) enum Work {
+    /// A commit, and what its transaction has read.
+    Commit { commit: Commit, reads: Reads },
+    /// A step of the ledger.
+    Step(Step),
+}
+
+impl Work {
+    /// Of what it brings, about.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Work::Commit { commit, .. } => commit.bytes(),
+            Work::Step(step) => step.bytes(),
+        }
+    }
+
+    /// Whether it cannot be in one version with what is in `group`: it writes a key of theirs, or takes a
+    /// node away that an opening has counted on.
+    fn waits_for(&self, group: &Group) -> bool {
+        let writes = &group.writes;
+        match self {
+            Work::Commit { commit, .. } => {
+                commit.writes.iter().any(|(key, _)| writes.contains_key(key))
+            }
+            Work::Step(Step::Remove(_)) if group.opens => true,
+            Work::Step(step) => step.keys().iter().any(|key| writes.contains_key(key)),
+        }
+    }
+}
+
+/// The way to the committer, which ends when all of them are gone.
+#[derive(Clone)]
+pub(crate) struct Jobs {
+    pub(crate) sender: SyncSender<Job>,
+    /// Bounds what waits.
+    pub(crate) queue: Arc<Gate>,
+}
+
+impl Jobs {
+    /// Hands work to the committer; waits only while the queue is full.
+    pub(crate) fn send(&self, work: Work, answer: Answer) {
+        let pass = self.queue.enter(work.bytes());
+        self.sender.send(Job { work, answer, pass }).expect("the committer takes all jobs");
+    }
 }
 
 /// Makes versions, one after the other, on a thread of its own.
@@ -165,6 +212,10 @@ struct Group {
     batch: Batch,
     values: Values,
     writes: BTreeMap<Bytes, Write>,
+    /// The tasks tree.
+    tasks: BTreeMap<Bytes, Bytes>,
+    /// Whether a step in it opens a transition.
+    opens: bool,
     answers: Vec<Answer>,
 }
 
@@ -208,19 +259,24 @@ impl Committer {
             batch: Batch::new(),
             values: Values::new(version),
             writes: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            opens: false,
             answers: Vec::new(),
         };
         let (mut bytes, mut later) = (0, VecDeque::new());
-        while let Some(Job { commit, reads, answer, pass }) = waiting.pop_front() {
-            // A commit that writes what a member writes waits, and so does all that came after it.
-            let shares = commit.writes.iter().any(|(key, _)| group.writes.contains_key(key));
-            let full = bytes > 0 && bytes + commit.bytes() > GROUP_BYTES_MAX;
-            if shares || full {
-                later.push_back(Job { commit, reads, answer, pass });
+        while let Some(Job { work, answer, pass }) = waiting.pop_front() {
+            // What writes a key that a member writes waits, and so does all that came after it.
+            let full = bytes > 0 && bytes + work.bytes() > GROUP_BYTES_MAX;
+            if full || work.waits_for(&group) {
+                later.push_back(Job { work, answer, pass });
                 break;
             }
-            bytes += commit.bytes();
-            match self.join(&mut group, commit, &reads) {
+            bytes += work.bytes();
+            let joined = match work {
+                Work::Commit { commit, reads } => self.join(&mut group, commit, &reads),
+                Work::Step(step) => self.join_step(&mut group, &step),
+            };
+            match joined {
                 Ok(Joined::Member) => group.answers.push(answer),
                 Ok(Joined::Repeat(version)) if version == group.version => {
                     group.answers.push(answer);
@@ -258,20 +314,13 @@ impl Committer {
         }
         let newest = self.header.version();
         if let Some(expected) = commit.expect_version
-            && (expected != newest || !group.writes.is_empty())
+            && (expected != newest || !group.answers.is_empty())
         {
-            let newest = if group.writes.is_empty() { newest } else { group.version };
+            let newest = if group.answers.is_empty() { newest } else { group.version };
             return Err(Refused::Caller(Error::UnexpectedVersion { expected, newest }));
         }
         reads.validate(&self.tree, &self.shared.pages).map_err(Refused::Caller)?;
-        let writes = commit.writes.into_iter().map(|(key, value)| {
-            let value = value.map(|value| group.values.place(value, &mut group.batch));
-            Write { key, value }
-        });
-        let writes = writes.collect::<Vec<_>>();
-        let tree = std::mem::take(&mut self.tree);
-        self.tree = tree.update(&self.shared.pages, &writes).map_err(Refused::Store)?;
-        group.writes.extend(writes.into_iter().map(|write| (write.key.clone(), write)));
+        self.apply(group, commit.writes)?;
         if let Some(RequestId { name, body }) = commit.request {
             let time = (self.shared.clock)();
             let request = Request { body: body.0, version: group.version.0, time };
@@ -279,6 +328,36 @@ impl Committer {
             self.requests.insert(name, request);
         }
         Ok(Joined::Member)
+    }
+
+    /// Lets the ledger take a step, onto the version before and the members ahead of it.
+    fn join_step(&mut self, group: &mut Group, step: &Step) -> Result<Joined, Refused> {
+        let version =
+            Joining { version: group.version, tree: &self.tree, pages: &self.shared.pages };
+        let mut additions = step.join(&version).map_err(Refused::Caller)?;
+        additions.writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.apply(group, additions.writes)?;
+        group.tasks.extend(additions.tasks);
+        group.batch.append(additions.batch);
+        group.opens |= step.opens();
+        Ok(Joined::Member)
+    }
+
+    /// Applies writes, in key order, to the tree and to the group.
+    fn apply(
+        &mut self,
+        group: &mut Group,
+        writes: Vec<(Bytes, Option<Bytes>)>,
+    ) -> Result<(), Refused> {
+        let writes = writes.into_iter().map(|(key, value)| {
+            let value = value.map(|value| group.values.place(value, &mut group.batch));
+            Write { key, value }
+        });
+        let writes = writes.collect::<Vec<_>>();
+        let tree = std::mem::take(&mut self.tree);
+        self.tree = tree.update(&self.shared.pages, &writes).map_err(Refused::Store)?;
+        group.writes.extend(writes.into_iter().map(|write| (write.key.clone(), write)));
+        Ok(())
     }
 
     /// What a request of this name was, if it is remembered.
@@ -311,11 +390,25 @@ impl Committer {
 
     /// Makes a group's version and sends it to be durable.
     fn finish(&mut self, group: Group, pass: Pass) {
-        let Group { mut batch, writes, answers, .. } = group;
+        let Group { version, mut batch, mut values, writes, tasks, opens, answers } = group;
+        if opens {
+            let version = Joining { version, tree: &self.tree, pages: &self.shared.pages };
+            if let Err(error) = step::keep_registry(&version, &mut batch) {
+                // The tree could not be read: nothing more can be built on it.
+                self.shared.fail(&error);
+                for answer in answers {
+                    reply(answer, Err(error.clone()));
+                }
+                return;
+            }
+        }
         let changes = writes.into_values().collect::<Vec<_>>();
         let time = (self.shared.clock)();
-        let header = self.header.next(self.tree.root(), Root::empty(), time);
-        version::write(&header, &changes, &[], &mut batch);
+        let tasks = Sorted::new(tasks.into_iter().collect());
+        let header = self.header.next(self.tree.root(), tasks.root(), time);
+        let task = |(key, value)| Write { key, value: Some(values.place(value, &mut batch)) };
+        let tasks = tasks.into_entries().into_iter().map(task).collect::<Vec<_>>();
+        version::write(&header, &changes, &tasks, &mut batch);
         self.forget_requests(time, &mut batch);
         self.log.append(header.to_string().as_bytes(), &mut batch);
         let root = self.log.note_signing(&mut batch);

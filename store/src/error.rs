@@ -1,9 +1,9 @@
 //! Why the store did not do what it was asked.
 
-use anwansi_proofs::{Root, Version};
+use anwansi_proofs::{Digest, Root, TransitionId, Version};
 use bytes::Bytes;
 
-use crate::{engine::EngineError, tree::PageId};
+use crate::{engine::EngineError, ledger::Refusal, tree::PageId};
 
 /// What went wrong. Cheap to clone: one failed write answers many callers.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -114,6 +114,9 @@ pub enum Error {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// The ledger does not take it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 /// What of the stored data is damaged.
@@ -157,6 +160,18 @@ pub enum Damage {
     /// The record of a request.
     #[error("the record of a request")]
     Request,
+    /// What was kept of a transition.
+    #[error("the record of the transition {0}")]
+    Transition(TransitionId),
+    /// An entry of the ledger that belongs to nothing.
+    #[error("an entry of the ledger")]
+    Ledger,
+    /// The nodes that were registered when transitions were opened.
+    #[error("the registry of version {0}")]
+    Registry(Version),
+    /// An input or a result.
+    #[error("the blob {0}")]
+    Blob(Digest),
     /// A version's changes lead to another root than its header names.
     #[error("the state of version {version}, which has the root {computed} by its changes")]
     State {

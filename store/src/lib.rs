@@ -9,6 +9,8 @@
 //!     |
 //!   flush            now and then the tree's pages, in the background                 flush.rs
 //!
+//!   ledger           transitions, tasks, votes; their steps join commits              ledger/
+//!
 //!   ------------------------------ Engine: atomic batches over ordered keyspaces ------------------
 //!     fjall                sled                memory                                 engine/
 //! ```
@@ -47,6 +49,7 @@ mod flush;
 mod gate;
 mod history;
 mod keys;
+mod ledger;
 mod log;
 mod options;
 mod record;
@@ -63,6 +66,11 @@ pub use commit::{
 };
 pub use error::{Damage, Error};
 pub use keys::LogKey;
+pub use ledger::{
+    Assignment, BLOB_BYTES_MAX, DRAWS_MAX, Equivocation, Ledger, Node, OPEN_DRAWS_MAX, OPEN_MAX,
+    OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, OwnFold, Progress, RESULT_BYTES_MAX, RESULTS_BYTES_MAX,
+    Refusal, Stage, Submitted, TASKS_MAX, TaskProgress, Turn,
+};
 pub use options::Options;
 pub use snapshot::{Pair, Snapshot, Which};
 pub use store::{Clock, Store};

@@ -3,10 +3,10 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::store::Clock;
+use crate::{ledger::OwnFold, store::Clock};
 
 /// How a store is opened. Only how it works depends on them, never what is stored.
 #[derive(Clone)]
@@ -14,18 +14,30 @@ pub struct Options {
     /// The budget, in bytes of memory, for pages that storage could give again; half as much again may
     /// be taken by pages that are not stored yet, and an eighth by old versions.
     pub cache_bytes: usize,
-    /// Tells the time, in milliseconds since 1970. The only clock the store has.
+    /// Tells the time, in milliseconds since 1970: what headers carry.
     pub clock: Clock,
+    /// Tells the milliseconds since some moment, and never goes back: what the ledger's deadlines count.
+    /// With [`clock`](Self::clock) the only clocks the store has.
+    pub uptime: Clock,
+    /// Folds of the program's own, beside those of the format.
+    pub folds: Vec<Arc<dyn OwnFold>>,
 }
 
 impl Default for Options {
-    /// A cache of 1 GiB, and the system's clock.
+    /// A cache of 1 GiB, the system's clocks, and no folds of the program's own.
     fn default() -> Self {
         let now = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
             since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
         };
-        Options { cache_bytes: 1 << 30, clock: Arc::new(now) }
+        let start = Instant::now();
+        let uptime = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Options {
+            cache_bytes: 1 << 30,
+            clock: Arc::new(now),
+            uptime: Arc::new(uptime),
+            folds: Vec::new(),
+        }
     }
 }
 

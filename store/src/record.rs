@@ -98,7 +98,7 @@ pub(crate) struct Flush<'a> {
 pub(crate) struct VersionRecord {
     pub(crate) header: String,
     /// How many chunks of each kind there are, by [`ChunkKind`].
-    pub(crate) chunks: [u32; 3],
+    pub(crate) chunks: [u32; 2],
 }
 
 /// What a chunk of a version holds.
@@ -108,12 +108,10 @@ pub(crate) enum ChunkKind {
     State = 0,
     /// Entries of the tasks tree.
     Tasks = 1,
-    /// What happened in the ledger.
-    Events = 2,
 }
 
 impl ChunkKind {
-    pub(crate) const ALL: [ChunkKind; 3] = [ChunkKind::State, ChunkKind::Tasks, ChunkKind::Events];
+    pub(crate) const ALL: [ChunkKind; 2] = [ChunkKind::State, ChunkKind::Tasks];
 }
 
 /// Some of a version's changes, in key order.
@@ -187,6 +185,48 @@ pub(crate) struct Request {
     pub(crate) time: u64,
 }
 
+/// A transition that was opened.
+#[derive(Clone, SchemaWrite, SchemaRead)]
+pub(crate) struct Transition {
+    /// The version that opened it.
+    pub(crate) opened: u64,
+    pub(crate) decided: Option<Decided>,
+}
+
+/// How a transition ended.
+#[derive(Clone, SchemaWrite, SchemaRead)]
+pub(crate) struct Decided {
+    /// The version that decided it.
+    pub(crate) version: u64,
+    /// Why nothing was applied, in words, where that is so.
+    pub(crate) reason: Option<String>,
+}
+
+/// A node's pledge and its signature; and the second ones, of a node that equivocates.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Pledged {
+    pub(crate) first: ([u8; 32], [u8; 64]),
+    pub(crate) second: Option<([u8; 32], [u8; 64])>,
+}
+
+/// The pledging of a round ended.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Closed {
+    /// The version with the closing's record.
+    pub(crate) version: u64,
+}
+
+/// What a node showed of its result, which is a blob.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Revealed {
+    pub(crate) salt: [u8; 32],
+    pub(crate) digest: [u8; 32],
+}
+
+/// The reveals of a round ended: what came until then counts, and nothing after.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Ended {}
+
 macro_rules! kinds {
     ($($kind:literal $record:ty)*) => { $(impl Record for $record { const KIND: u8 = $kind; })* };
 }
@@ -199,6 +239,11 @@ kinds! {
     5 Page<'_>
     6 Signed
     7 Request
+    8 Transition
+    9 Pledged
+    10 Closed
+    11 Revealed
+    12 Ended
 }
 
 /// Where in `Meta` the manifest is.

@@ -11,12 +11,13 @@ use anwansi_proofs::{Header, LogHash, Version};
 
 use crate::{
     Damage, Error, Options, Store,
-    commit::{Committer, IN_FLIGHT_MAX},
+    commit::{Committer, IN_FLIGHT_MAX, Jobs},
     engine::{Batch, Direction, Engine, EngineError, Keyspace, Writer},
     flush::{self, Flusher, Trigger},
     gate::Gate,
     history::read_flush,
     keys::LogKey,
+    ledger::{self, Clerk},
     log::Log,
     record::{ChunkKind, MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
     snapshot::At,
@@ -70,8 +71,10 @@ pub(crate) fn open(
     let (header, tree) = (at.header.clone(), at.tree.clone());
     let clock = options.clock.clone();
     let state = (at, log.clone());
-    let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, state));
-    let (jobs, received) = Store::queue();
+    let desk = ledger::recover(&*engine, options)?;
+    let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, state, desk));
+    let (sender, received) = Store::queue();
+    let jobs = Jobs { sender, queue: Gate::new(QUEUE_BYTES_MAX) };
     let work = Flusher {
         shared: shared.clone(),
         writer: writer.clone(),
@@ -82,6 +85,8 @@ pub(crate) fn open(
     let in_flight = Gate::new(IN_FLIGHT_MAX);
     let requests = HashMap::new();
     let mut own = vec![writer.thread_id()];
+    let clerk = Clerk { shared: shared.clone(), writer: writer.clone(), jobs: jobs.clone() };
+    let journal = writer.clone();
     let committer =
         Committer { shared: shared.clone(), writer, header, tree, log, in_flight, requests };
     let mut handles = Vec::new();
@@ -94,12 +99,13 @@ pub(crate) fn open(
         handles.push(thread);
         Ok::<_, Error>(())
     };
-    // If the second does not start, the first ends with the queue that is dropped.
+    // If one does not start, those before it end with the queue that is dropped.
     spawn("anwansi committer", Box::new(move || committer.run(&received)))?;
     spawn("anwansi flusher", Box::new(move || work.run(&messages)))?;
-    let (jobs, handles) = (Mutex::new(Some(jobs)), Mutex::new(handles));
-    let (queue, closed) = (Gate::new(QUEUE_BYTES_MAX), false.into());
-    let threads = Threads { jobs, queue, handles, own, shared: shared.clone(), closed };
+    spawn("anwansi clerk", Box::new(move || clerk.run()))?;
+    let (jobs, writer) = (Mutex::new(Some(jobs)), Mutex::new(Some(journal)));
+    let (handles, closed) = (Mutex::new(handles), false.into());
+    let threads = Threads { jobs, writer, handles, own, shared: shared.clone(), closed };
     Ok(Store::new(shared, threads))
 }
 

@@ -9,7 +9,7 @@ use crate::{
     Damage, Error,
     engine::{Direction, Engine},
     record::ChunkKind,
-    tree::{Pages, Source, Tree},
+    tree::{Pages, Source, Tree, Write},
     version,
 };
 
@@ -127,22 +127,27 @@ impl Snapshot {
     /// # Errors
     /// If storage fails or is damaged.
     pub fn tasks(&self) -> Result<Vec<Pair>, Error> {
-        let engine = &*self.engine;
-        let (_, record) = version::read(engine, self.version())?;
-        let tasks = version::read_chunks(engine, self.version(), ChunkKind::Tasks, &record)?;
-        tasks
-            .into_iter()
-            .map(|task| {
-                let damaged = Error::Damaged(Damage::Changes(self.version()));
-                let value = task.value.as_ref().ok_or(damaged)?;
-                Ok((task.key, self.pages.value(value)?))
-            })
-            .collect()
+        tasks(&*self.engine, &self.pages, self.version())
     }
 
     pub(crate) fn source(&self) -> Source<'_> {
         Source { tree: &self.version.tree, pages: &self.pages }
     }
+}
+
+/// The entries of a version's tasks tree, in key order: they need no other version.
+pub(crate) fn tasks(
+    engine: &dyn Engine,
+    pages: &Pages,
+    version: Version,
+) -> Result<Vec<Pair>, Error> {
+    let (_, record) = version::read(engine, version)?;
+    let tasks = version::read_chunks(engine, version, ChunkKind::Tasks, &record)?;
+    let task = |task: Write| {
+        let value = task.value.as_ref().ok_or(Error::Damaged(Damage::Changes(version)))?;
+        Ok((task.key, pages.value(value)?))
+    };
+    tasks.into_iter().map(task).collect()
 }
 
 impl fmt::Debug for Snapshot {

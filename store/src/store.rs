@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -20,16 +21,16 @@ use bytes::Bytes;
 use crate::{
     Error, Options,
     check::{self, Report},
-    commit::{Answer, Commit, Committed, Job},
-    engine::Engine,
+    commit::{Answer, Commit, Committed, Job, Jobs, Work},
+    engine::{Engine, Writer},
     flush,
-    gate::Gate,
     history::History,
     keys::LogKey,
+    ledger::{Desk, Ledger, step::Step},
     log::Log,
     record::ChunkKind,
     recover,
-    snapshot::{At, Snapshot, Which},
+    snapshot::{self, At, Pair, Snapshot, Which},
     transaction::{Reads, Transaction},
     tree::{Pages, Write},
     version,
@@ -61,7 +62,14 @@ pub(crate) struct Shared {
     failure: Mutex<Option<Error>>,
     /// Requests that a flush has found to be too old to be remembered.
     forgettable: Mutex<Vec<Bytes>>,
+    /// The open transitions.
+    pub(crate) desk: Desk,
+    /// Told of each new version, and of each change of the ledger.
+    listeners: Mutex<Vec<Listener>>,
 }
+
+/// Told that something may have changed.
+pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -92,12 +100,13 @@ impl Shared {
         (key, clock): (LogKey, Clock),
         flush: flush::Trigger,
         (at, log): (Arc<At>, Log),
+        desk: Desk,
     ) -> Self {
         let snapshot = Snapshot { version: at, pages: pages.clone(), engine: engine.clone() };
         let root = log.root();
         let published = RwLock::new(Arc::new(Published::signed(&key, snapshot, log, &root)));
         let history = History::default();
-        let (changed, failure, forgettable) = <_>::default();
+        let (changed, failure, forgettable, listeners) = <_>::default();
         Shared {
             engine,
             pages,
@@ -109,6 +118,8 @@ impl Shared {
             changed,
             failure,
             forgettable,
+            desk,
+            listeners,
         }
     }
 
@@ -128,7 +139,17 @@ impl Shared {
         let (lock, condvar) = &self.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
+        self.announce();
         self.flush.after(&snapshot, bytes, writes);
+    }
+
+    /// Tells all who listen that something may have changed.
+    pub(crate) fn announce(&self) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter() {
+            // Its own affair, and reported where it happened.
+            let _ = catch_unwind(AssertUnwindSafe(listener));
+        }
     }
 
     pub(crate) fn failure(&self) -> Option<Error> {
@@ -155,9 +176,9 @@ impl Shared {
 /// The store's threads, ended when the last handle is dropped.
 pub(crate) struct Threads {
     /// To the committer; gone once the store closes. With it all other threads end.
-    pub(crate) jobs: Mutex<Option<SyncSender<Job>>>,
-    /// Bounds what waits for the committer.
-    pub(crate) queue: Arc<Gate>,
+    pub(crate) jobs: Mutex<Option<Jobs>>,
+    /// Of what the ledger is told between versions; gone once the store closes.
+    pub(crate) writer: Mutex<Option<Arc<Writer>>>,
     /// Those that are waited for; emptied by whoever waits first.
     pub(crate) handles: Mutex<Vec<JoinHandle<()>>>,
     /// All of the store's own threads: none of them can wait for the others.
@@ -239,17 +260,23 @@ impl Store {
     }
 
     fn send(&self, mut commit: Commit, reads: Reads, answer: Answer) {
-        if let Err(error) = commit.prepare() {
-            return answer(Err(error));
+        match commit.prepare() {
+            Ok(()) => self.send_work(Work::Commit { commit, reads }, answer),
+            Err(error) => answer(Err(error)),
         }
-        let pass = self.threads.queue.enter(commit.bytes());
+    }
+
+    /// Lets the ledger take a step, and waits until it is durable and in a signed checkpoint.
+    pub(crate) fn step(&self, step: Step) -> Result<Committed, Error> {
+        let (answer, answered) = sync_channel(1);
+        self.send_work(Work::Step(step), Box::new(move |result| drop(answer.send(result))));
+        answered.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    fn send_work(&self, work: Work, answer: Answer) {
         let jobs = self.threads.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match jobs {
-            // The committer ends only after the last sender is gone.
-            Some(jobs) => {
-                jobs.send(Job { commit, reads, answer, pass })
-                    .expect("the committer takes all jobs");
-            }
+            Some(jobs) => jobs.send(work, answer),
             None => answer(Err(Error::Closed)),
         }
     }
@@ -297,6 +324,19 @@ impl Store {
         prove_update(&before.source(), &changes)
     }
 
+    /// The entries of the tasks tree of a version, in key order: what [`Snapshot::tasks`] gives, without the
+    /// cost of opening the version.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchVersion`] and those of storage.
+    pub fn tasks(&self, version: Version) -> Result<Vec<Pair>, Error> {
+        let newest = self.latest().version();
+        if version > newest {
+            return Err(Error::NoSuchVersion { version, newest });
+        }
+        snapshot::tasks(&*self.shared.engine, &self.shared.pages, version)
+    }
+
     /// The newest checkpoint, signed.
     #[must_use]
     pub fn checkpoint(&self) -> Note {
@@ -319,7 +359,15 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchVersion`] and those of storage.
     pub fn finality(&self, version: Version) -> Result<(String, LogProof), Error> {
-        let published = self.shared.published();
+        self.finality_under(&self.shared.published(), version)
+    }
+
+    /// As [`finality`](Self::finality), under a checkpoint that several versions are to share.
+    pub(crate) fn finality_under(
+        &self,
+        published: &Published,
+        version: Version,
+    ) -> Result<(String, LogProof), Error> {
         let newest = published.snapshot.version();
         if version > newest {
             return Err(Error::NoSuchVersion { version, newest });
@@ -381,6 +429,25 @@ impl Store {
         drop(condvar.wait_timeout_while(guard, at_most, waiting));
         let latest = self.latest();
         (latest.version() > seen).then_some(latest)
+    }
+
+    /// Calls `listener` after each new version and each change of the ledger, on a thread of the store, and
+    /// sometimes when nothing has changed. It must not block, nor call the store: it may only wake others.
+    pub fn listen(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let listeners = self.shared.listeners.lock();
+        listeners.unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
+    /// The ledger of transitions and their tasks.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger<'_> {
+        Ledger::new(self)
+    }
+
+    /// Of what the ledger is told between versions.
+    pub(crate) fn writer(&self) -> Result<Arc<Writer>, Error> {
+        let writer = self.threads.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.clone().ok_or(Error::Closed)
     }
 
     /// Reads and hashes again everything that is stored, and names what is damaged. Readers and writers
@@ -446,6 +513,8 @@ impl Threads {
         let (lock, condvar) = &self.shared.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
+        self.shared.desk.close();
+        drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
         // The last handle may be dropped by an answer, on one of these threads: they end by themselves.
         if self.own.contains(&thread::current().id()) {

@@ -45,8 +45,7 @@ pub(crate) fn write(header: &Header, changes: &[Write], tasks: &[Write], batch: 
     let version = header.version();
     let state_chunks = write_chunks(version, ChunkKind::State, changes, batch);
     let task_chunks = write_chunks(version, ChunkKind::Tasks, tasks, batch);
-    let record =
-        VersionRecord { header: header.to_string(), chunks: [state_chunks, task_chunks, 0] };
+    let record = VersionRecord { header: header.to_string(), chunks: [state_chunks, task_chunks] };
     batch.put(Keyspace::Headers, version.0.to_be_bytes().to_vec(), encode(&record));
 }
 

@@ -52,6 +52,12 @@ impl Batch {
         self.push(space, key.into(), None);
     }
 
+    /// Adds the changes of `other` behind its own.
+    pub fn append(&mut self, other: Batch) {
+        self.operations.extend(other.operations);
+        self.bytes += other.bytes;
+    }
+
     /// Returns the changes, in the order they were asked for.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {

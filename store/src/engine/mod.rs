@@ -50,6 +50,10 @@ pub enum Keyspace {
     Pages,
     /// Requests already answered, by idempotency key.
     Requests,
+    /// Transitions, and what happened to their tasks.
+    Ledger,
+    /// Inputs and results of tasks, by digest.
+    Blobs,
 }
 
 /// Which end of a range a scan starts from.
@@ -147,7 +151,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Engine>, EngineError> {
 
 impl Keyspace {
     /// All keyspaces, in the order of [`index`](Keyspace::index).
-    pub const ALL: [Keyspace; 7] = [
+    pub const ALL: [Keyspace; 9] = [
         Keyspace::Meta,
         Keyspace::Headers,
         Keyspace::Tiles,
@@ -155,6 +159,8 @@ impl Keyspace {
         Keyspace::Values,
         Keyspace::Pages,
         Keyspace::Requests,
+        Keyspace::Ledger,
+        Keyspace::Blobs,
     ];
 
     /// Returns the name under which it is stored.
@@ -168,6 +174,8 @@ impl Keyspace {
             Keyspace::Values => "values",
             Keyspace::Pages => "pages",
             Keyspace::Requests => "requests",
+            Keyspace::Ledger => "ledger",
+            Keyspace::Blobs => "blobs",
         }
     }
 
