@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// The longest evidence that is read from a server: one value of 16 MiB in base64 is 22 MiB of it.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// The longest answer to a commit, and of a header with its finality.
-const SHORT_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const SHORT_BYTES_MAX: u64 = 1 << 20;
 /// Keys in one question; longer lists are asked in parts.
 const KEYS_MAX: usize = 512;
 /// Bytes of values that were sent and are asked back in one question, unless one alone has more.
@@ -89,6 +89,15 @@ pub struct Write {
     pub key: Vec<u8>,
     /// 0 to 16 MiB.
     pub value: Option<Vec<u8>>,
+}
+
+/// Which of a version's trees is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// All entries that there are.
+    State,
+    /// What happened to tasks, in this version alone.
+    Tasks,
 }
 
 /// What evidence shall answer.
@@ -186,11 +195,15 @@ impl Client {
             // No keys are a question too: which version it is.
             let part = parts.next().unwrap_or_default();
             let asked = part.iter().map(|key| key.as_ref().to_vec()).collect();
-            let answer =
-                self.question(&Asked { keys: asked, prefixes: Vec::new() }, at, |shown| {
+            let answer = self.question(
+                Tree::State,
+                &Asked { keys: asked, prefixes: Vec::new() },
+                at,
+                |shown| {
                     let value = |key: &K| Ok(shown.get(key.as_ref())?.map(<[u8]>::to_vec));
                     part.iter().map(value).collect::<Result<Vec<_>, Fault>>()
-                })?;
+                },
+            )?;
             at = At::Version(answer.version());
             values.extend(answer.value);
             if parts.len() == 0 {
@@ -265,7 +278,7 @@ impl Client {
     /// the memory: then nothing was answered, and nothing new is remembered.
     pub fn evidence(&self, asked: &Asked, at: At) -> Result<Proven, Error> {
         let fetch = |at| {
-            let evidence = self.post_question(asked, at)?;
+            let evidence = self.post_question(Tree::State, asked, at)?;
             Ok((evidence.clone(), evidence))
         };
         self.ask(at, fetch, |shown, evidence| {
@@ -384,8 +397,9 @@ impl Client {
     }
 
     /// Asks one question and reads the verified answer.
-    fn question<T>(
+    pub(crate) fn question<T>(
         &self,
+        tree: Tree,
         asked: &Asked,
         at: At,
         read: impl Fn(&Shown<'_>) -> Result<T, Fault>,
@@ -393,15 +407,18 @@ impl Client {
         for key in &asked.keys {
             check_key(key)?;
         }
-        let fetch = |at| Ok((self.post_question(asked, at)?, ()));
-        self.ask(at, fetch, |shown, ()| read(shown))
+        let fetch = |at| Ok((self.post_question(tree, asked, at)?, ()));
+        self.ask_tree(tree, at, fetch, |shown, ()| read(shown))
     }
 
-    fn post_question(&self, asked: &Asked, at: At) -> Result<Evidence, Error> {
+    fn post_question(&self, tree: Tree, asked: &Asked, at: At) -> Result<Evidence, Error> {
         let all = |bytes: &[Vec<u8>]| bytes.iter().map(hex::encode).collect::<Vec<_>>();
         let mut body = json!({ "keys_hex": all(&asked.keys) });
         if !asked.prefixes.is_empty() {
             body["prefixes_hex"] = json!(all(&asked.prefixes));
+        }
+        if tree == Tree::Tasks {
+            body["tree"] = json!("tasks");
         }
         if let At::Version(version) = at {
             body["version"] = json!(version.0);
@@ -416,10 +433,20 @@ impl Client {
         Ok((Evidence::parse(&answer.body)?, answer))
     }
 
-    /// Has evidence fetched, checks it, reads from it, and remembers its checkpoint. Nothing is
-    /// remembered of evidence that does not answer the question.
     fn ask<T, X>(
         &self,
+        at: At,
+        fetch: impl Fn(At) -> Result<(Evidence, X), Error>,
+        read: impl Fn(&Shown<'_>, X) -> Result<T, Fault>,
+    ) -> Result<Verified<T>, Error> {
+        self.ask_tree(Tree::State, at, fetch, read)
+    }
+
+    /// Has evidence fetched, checks it, reads from it, and remembers its checkpoint. Nothing is
+    /// remembered of evidence that does not answer the question.
+    fn ask_tree<T, X>(
+        &self,
+        tree: Tree,
         at: At,
         fetch: impl Fn(At) -> Result<(Evidence, X), Error>,
         read: impl Fn(&Shown<'_>, X) -> Result<T, Fault>,
@@ -429,9 +456,12 @@ impl Client {
             let (evidence, extra) = fetch(at)?;
             let (header, checkpoint, value) =
                 self.check(&evidence, at, before.as_ref(), |checked| {
-                    // Evidence without a proof of the state answers no question about it.
-                    let state = checked.version().state();
-                    read(state.ok_or(anwansi_proofs::Error::NotCovered { depth: 0 })?, extra)
+                    let shown = match tree {
+                        Tree::State => checked.version().state(),
+                        Tree::Tasks => checked.version().tasks(),
+                    };
+                    // Evidence without a proof of a tree answers no question about it.
+                    read(shown.ok_or(anwansi_proofs::Error::NotCovered { depth: 0 })?, extra)
                 })?;
             self.remember(&checkpoint)?;
             Ok((Verified { header, value }, checkpoint.size()))
@@ -446,7 +476,7 @@ impl Client {
 
     /// Checks evidence by the policy, the version asked for, and what was remembered before it was
     /// asked for, and reads from it.
-    fn check<T>(
+    pub(crate) fn check<T>(
         &self,
         evidence: &Evidence,
         at: At,

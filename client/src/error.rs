@@ -1,8 +1,8 @@
 //! Why there is no answer, so that a caller knows whether to ask again.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
-use anwansi_proofs::Version;
+use anwansi_proofs::{Digest, TransitionId, Version};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub enum Error {
         url: String,
         /// What happened instead.
         reason: String,
+        /// How long the server asks to wait before the next question.
+        retry_after: Option<Duration>,
     },
     /// The server does not do what was asked, and says why. Nothing happened.
     #[error("the server refuses: {0}")]
@@ -57,6 +59,9 @@ pub enum Error {
     /// The caller asked for something that cannot be.
     #[error("{0}")]
     Usage(String),
+    /// A node does not do its part of a task, for a reason of its own.
+    #[error(transparent)]
+    NotDone(#[from] crate::worker::NotDone),
 }
 
 fn of(version: Option<Version>) -> String {
@@ -70,6 +75,9 @@ pub enum Fault {
     /// A proof, signature or text does not hold, or does not cover the question.
     #[error(transparent)]
     Proof(#[from] anwansi_proofs::Error),
+    /// Evidence is refused, and by which of its levels.
+    #[error(transparent)]
+    Evidence(#[from] anwansi_proofs::Refused),
     /// It is not what the route answers with: not JSON, or other members.
     #[error("the answer is not of the expected form: {0}")]
     Form(String),
@@ -127,6 +135,52 @@ pub enum Fault {
     /// Another header was answered than the log has.
     #[error("the header is not the one in the log")]
     OtherHeader,
+    /// Other bytes were answered than have this digest.
+    #[error("what was answered for {asked} has the digest {answered}")]
+    OtherBytes {
+        /// The digest asked for.
+        asked: Digest,
+        /// That of the answer.
+        answered: Digest,
+    },
+    /// Another transition was answered than was asked for.
+    #[error("the transition {answered} was answered for {asked}")]
+    OtherTransition {
+        /// The one asked for.
+        asked: TransitionId,
+        /// The one answered.
+        answered: TransitionId,
+    },
+    /// A record of the ledger is missing, or says something else than it must.
+    #[error("no record {what} is shown")]
+    NoRecord {
+        /// What it should have said.
+        what: String,
+    },
+    /// The numbers of nodes drawn in each round cannot be.
+    #[error(
+        "no task of this policy draws {draws:?} nodes in its rounds, from {registered} registered"
+    )]
+    Draws {
+        /// What was announced.
+        draws: Vec<u32>,
+        /// The nodes that are registered.
+        registered: usize,
+    },
+    /// The node was not drawn, though the server gave it the task.
+    #[error("the draw of task {index}, round {round}, does not include this node")]
+    NotDrawn {
+        /// The task.
+        index: u32,
+        /// The round.
+        round: u32,
+    },
+    /// Other pledges were answered than were closed.
+    #[error("the pledges that were answered are not those that the log has closed")]
+    OtherPledges,
+    /// The pledges of the round were closed without that of the node.
+    #[error("this node's pledge is not among those that were closed")]
+    NotAmongPledges,
 }
 
 /// What a server says when it refuses: RFC 9457, made safe to print.
@@ -188,6 +242,12 @@ impl Error {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         Error::NotProven { version: None, fault }
+    }
+}
+
+impl From<anwansi_proofs::Refused> for Error {
+    fn from(refused: anwansi_proofs::Refused) -> Self {
+        Fault::Evidence(refused).into()
     }
 }
 

@@ -7,6 +7,8 @@
 //!        |
 //!   Client                    asks, verifies, remembers; then answers           client.rs
 //!        |                    the whole log, version by version                 audit.rs
+//!        |                    transitions, nodes, blobs                         ledger/
+//!        |                    a node: runs tasks, pledges, reveals              worker/, programs/
 //!   - - - | - - - - - - - - - - - - - - - - - - - - - - - - - - - -  trust ends here
 //!   Transport                 bytes of bounded length, from anyone              transport.rs
 //! ```
@@ -33,15 +35,22 @@ mod audit;
 mod client;
 mod error;
 mod escape;
+mod ledger;
 mod memory;
+pub mod programs;
 mod remember;
 mod transport;
 pub mod trust;
+pub mod worker;
 
 pub use audit::Audited;
 pub use client::{Asked, At, Client, Page, Proven, Verified, Write};
 pub use error::{Error, Fault, Problem};
 pub use escape::escape;
+pub use ledger::{
+    Assignment, BLOB_BYTES_MAX, Decision, Node, Phase, Progress, SPEC_BYTES_MAX, TaskProgress,
+    TransitionEvidence, no_agreement,
+};
 pub use memory::{FileMemory, InMemory, Memory, Recalled, write_atomically};
 
 pub use anwansi_proofs as proofs;

@@ -9,7 +9,7 @@
 //! 3  not proven: the answer is refused; the server lies, or is broken
 //! 4  unreachable: no answer, or the server is in trouble; try again
 //! 5  the server refuses, and says why
-//! 6  not checked: evidence holds, and has levels that this program cannot check
+//! 6  not applied: it is proven that a transition failed or was cancelled
 //! 7  fork: the log signed two histories; both checkpoints are kept
 //! 8  no key is trusted for this server yet
 //! 9  a file of this program's own cannot be read or written

@@ -7,8 +7,9 @@ use std::{
 };
 
 use ureq::{
-    Agent, Body,
+    Agent, Body, RequestBuilder,
     http::{HeaderMap, Response, StatusCode},
+    typestate::WithBody,
 };
 
 use crate::{
@@ -22,6 +23,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long an answer may take to come in as a whole.
 const BODY: Duration = Duration::from_secs(600);
+/// The longest that a server may tell to wait before the next question.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 /// The longest problem document that is read.
 const PROBLEM_BYTES_MAX: u64 = 64 << 10;
 /// The longest token.
@@ -126,15 +129,28 @@ impl Transport {
         let url = self.url(path);
         let mut request = self.agent.post(&url).header("Content-Type", "application/json");
         if let Some(Idempotency(key)) = write {
-            if let Some(Token(token)) = &self.token {
-                request = request.header("Authorization", format!("Bearer {token}"));
-            }
+            request = self.with_token(request);
             if let Some(key) = key {
                 request = request.header("Idempotency-Key", key);
             }
         }
         let answer = request.send(body).map_err(unreachable(&url))?;
         read(&url, accepted(&url, answer)?, max)
+    }
+
+    /// Puts `body` under `path`, with the token.
+    pub(crate) fn put(&self, path: &str, kind: &str, body: &[u8], max: u64) -> Result<(), Error> {
+        let url = self.url(path);
+        let request = self.with_token(self.agent.put(&url)).header("Content-Type", kind);
+        let answer = request.send(body).map_err(unreachable(&url))?;
+        read(&url, accepted(&url, answer)?, max).map(drop)
+    }
+
+    fn with_token(&self, request: RequestBuilder<WithBody>) -> RequestBuilder<WithBody> {
+        match &self.token {
+            Some(Token(token)) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     fn url(&self, path: &str) -> String {
@@ -171,6 +187,7 @@ fn unreachable(url: &str) -> impl FnOnce(ureq::Error) -> Error + '_ {
     move |error| Error::Unreachable {
         url: url.into(),
         reason: crate::escape(error.to_string().as_bytes()),
+        retry_after: None,
     }
 }
 
@@ -180,6 +197,9 @@ fn accepted(url: &str, answer: Response<Body>) -> Result<Response<Body>, Error> 
     if status.is_success() {
         return Ok(answer);
     }
+    let retry_after = answer.headers().get("Retry-After").and_then(|after| after.to_str().ok());
+    let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
+    let retry_after = retry_after.map(|after| Duration::from_secs(after).min(RETRY_AFTER_MAX));
     let body = answer.into_body().into_with_config().limit(PROBLEM_BYTES_MAX).read_to_vec();
     let problem = Problem::read(status.as_u16(), &body.unwrap_or_default());
     let later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
@@ -191,7 +211,7 @@ fn accepted(url: &str, answer: Response<Body>) -> Result<Response<Body>, Error> 
     } else {
         problem.to_string()
     };
-    Err(Error::Unreachable { url: url.into(), reason })
+    Err(Error::Unreachable { url: url.into(), reason, retry_after })
 }
 
 fn read(url: &str, answer: Response<Body>, max: u64) -> Result<Answer, Error> {

@@ -12,7 +12,7 @@ use std::{sync::Arc, thread};
 use anwansi_client::{
     Asked, At, Client, Error, Fault, FileMemory, InMemory, Memory, Recalled, Write,
 };
-use anwansi_proofs::{Error as ProofError, Policy, Version};
+use anwansi_proofs::{Error as ProofError, Policy, Refused, Version};
 use liar::{Liar, Lie, TOKEN, commit, start};
 
 fn policy(liar: &Liar) -> Policy {
@@ -117,16 +117,22 @@ fn lies_have_the_faults_they_should() {
         fault(&error).clone()
     };
     let now = At::Version(Version(3));
+    let refused = |lie| match told(lie, now) {
+        Fault::Evidence(Refused::Finality { error, .. } | Refused::Inclusion { error, .. }) => {
+            error
+        }
+        fault => panic!("{lie:?}: {fault}"),
+    };
     assert_eq!(told(Lie::OldRoot(2), At::Newest), Fault::WentBack { remembered: 4, answered: 3 });
     let other = Fault::OtherVersion { asked: Version(3), answered: Version(2) };
     assert_eq!(told(Lie::OldRoot(2), now), other);
     assert!(matches!(told(Lie::OtherKey, now), Fault::Proof(ProofError::NotCovered { .. })));
-    assert!(matches!(told(Lie::CutProof, now), Fault::Proof(ProofError::Malformed { .. })));
-    assert!(matches!(told(Lie::Absent, now), Fault::Proof(ProofError::RootMismatch { .. })));
-    assert!(matches!(told(Lie::ChangedValue, now), Fault::Proof(ProofError::RootMismatch { .. })));
-    assert!(matches!(told(Lie::HeaderSwapped, now), Fault::Proof(ProofError::NotInLog { .. })));
-    assert!(matches!(told(Lie::WrongIndex, now), Fault::Proof(ProofError::NotInLog { .. })));
-    assert!(matches!(told(Lie::Unsigned, now), Fault::Proof(ProofError::NotSigned)));
+    assert!(matches!(refused(Lie::CutProof), ProofError::Malformed { .. }));
+    assert!(matches!(refused(Lie::Absent), ProofError::RootMismatch { .. }));
+    assert!(matches!(refused(Lie::ChangedValue), ProofError::RootMismatch { .. }));
+    assert!(matches!(refused(Lie::HeaderSwapped), ProofError::NotInLog { .. }));
+    assert!(matches!(refused(Lie::WrongIndex), ProofError::NotInLog { .. }));
+    assert!(matches!(refused(Lie::Unsigned), ProofError::NotSigned));
     assert!(matches!(told(Lie::Oversize, now), Fault::TooLong { .. }));
     assert!(matches!(told(Lie::NotJson, now), Fault::Proof(ProofError::Malformed { .. })));
 }

@@ -1,10 +1,15 @@
 //! The command line: its arguments, where its files are, and what its exit codes mean.
 
+mod agreed;
 mod load;
 mod log;
+mod node;
 mod offline;
 mod output;
+mod run;
 mod state;
+mod task;
+mod work;
 
 use std::{
     io::{self, Write as _},
@@ -27,7 +32,7 @@ Exit codes:
   3  not proven: the answer is refused; the server lies, or is broken
   4  unreachable: no answer, or the server is in trouble; try again
   5  the server refuses, and says why
-  6  not checked: evidence holds, and has levels that this program cannot check
+  6  not applied: it is proven that a transition failed or was cancelled
   7  fork: the log signed two histories; both checkpoints are kept
   8  no key is trusted for this server yet
   9  a file of this program's own cannot be read or written
@@ -45,6 +50,7 @@ struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Options of all commands")]
 struct Global {
     /// The server
     #[arg(
@@ -100,6 +106,16 @@ enum Command {
     Prefix(state::Prefix),
     /// Commit the lines of a file, key TAB value; run it again to go on where it was interrupted
     Load(load::Load),
+    /// Run a program on files, a task each, by nodes that have to agree; or submit a specification
+    Run(run::Run),
+    /// Look at transitions and their tasks
+    #[command(subcommand)]
+    Task(task::Task),
+    /// Be a node: run tasks, pledge their results, reveal them
+    Work(work::Work),
+    /// Make a node's key, register nodes, see what each has done
+    #[command(subcommand)]
+    Node(node::Node),
     /// Save evidence that anyone can verify later, without this server
     Evidence(offline::Save),
     /// Verify evidence in a file, offline
@@ -154,7 +170,7 @@ fn bytes(text: &str, hex: bool) -> Result<Vec<u8>, Error> {
 enum Ended {
     Done,
     Absent,
-    NotChecked,
+    NotApplied,
 }
 
 pub(crate) fn run() -> ExitCode {
@@ -168,6 +184,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Range(range) => range.run(&global, &mut output),
         Command::Prefix(prefix) => prefix.run(&global, &mut output),
         Command::Load(load) => load.run(&global, &mut output),
+        Command::Run(run) => run.run(&global, &mut output),
+        Command::Task(task) => task.run(&global, &mut output),
+        Command::Work(work) => work.run(&global, &mut output),
+        Command::Node(node) => node.run(&global, &mut output),
         Command::Evidence(save) => save.run(&global, &mut output),
         Command::Verify(verify) => verify.run(&global, &mut output),
         Command::Audit => log::audit(&global, &mut output),
@@ -176,7 +196,7 @@ pub(crate) fn run() -> ExitCode {
     let code = match &result {
         Ok(Ended::Done) => 0,
         Ok(Ended::Absent) => 1,
-        Ok(Ended::NotChecked) => 6,
+        Ok(Ended::NotApplied) => 6,
         Err(Error::Usage(_)) => 2,
         Err(Error::NotProven { .. }) => 3,
         Err(Error::Unreachable { .. }) => 4,

@@ -16,8 +16,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Ended, Global, Reading, named,
-    output::{Form, Output},
+    Ended, Global, Reading, agreed, named,
+    output::{Form, Output, level_name},
 };
 
 #[derive(Args)]
@@ -80,7 +80,7 @@ impl Verify {
         }
         let header = checked.version().header();
         let levels = [Level::Finality, Level::Inclusion, Level::Agreement, Level::Aggregate];
-        let found = levels.map(|level| (name(level), checked.finding(level)));
+        let found = levels.map(|level| (level_name(level), checked.finding(level)));
         output.line(
             || {
                 let mut lines = vec![format!("{} version {}", header.origin(), header.version())];
@@ -100,6 +100,9 @@ impl Verify {
                 })
             },
         )?;
+        if let Some(agreed) = checked.agreed() {
+            agreed::show(agreed, checked.value(), output)?;
+        }
         for key in &self.get {
             let key = super::bytes(key, self.hex)?;
             let state = checked.version().state();
@@ -107,8 +110,7 @@ impl Verify {
             let form = if self.hex { Form::HexEntry } else { Form::Entry };
             output.entry(header.version(), &key, state.get(&key)?, form)?;
         }
-        let not_checked = found.iter().any(|(_, finding)| *finding == Finding::NotChecked);
-        Ok(if not_checked { Ended::NotChecked } else { Ended::Done })
+        Ok(Ended::Done)
     }
 }
 
@@ -157,19 +159,9 @@ fn check_age(policy: &Policy, checkpoint: &Checkpoint, seconds: u64) -> Result<(
     Err(Error::NotProven { version: None, fault: anwansi_client::Fault::Stale { seconds } })
 }
 
-fn name(level: Level) -> &'static str {
-    match level {
-        Level::Finality => "finality",
-        Level::Inclusion => "inclusion",
-        Level::Agreement => "agreement",
-        Level::Aggregate => "aggregate",
-    }
-}
-
 fn said(finding: Finding) -> &'static str {
     match finding {
         Finding::Verified => "verified",
         Finding::NotShown => "not shown",
-        Finding::NotChecked => "NOT CHECKED: this program cannot tell whether it is right",
     }
 }

@@ -1,6 +1,9 @@
 //! What is printed: text for people, one JSON object a line for programs.
 
-use anwansi_client::{Error, escape, proofs::Version};
+use anwansi_client::{
+    Error, Fault, escape,
+    proofs::{Level, Version},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -55,7 +58,11 @@ impl Output {
     pub(super) fn error(&self, error: &Error, code: u8) {
         let text = error.to_string();
         if self.json {
-            eprintln!("{}", json!({ "error": text, "kind": kind(error), "exit": code }));
+            let mut told = json!({ "error": text, "kind": kind(error), "exit": code });
+            if let Error::NotProven { fault: Fault::Evidence(refused), .. } = error {
+                told["level"] = json!(level_name(refused.level()));
+            }
+            eprintln!("{told}");
         } else {
             eprintln!("anwansi: {text}");
         }
@@ -99,6 +106,16 @@ fn entry_json(version: Version, key: &[u8], value: Option<&[u8]>) -> Value {
     entry
 }
 
+/// What a level of evidence is called.
+pub(super) fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Finality => "finality",
+        Level::Inclusion => "inclusion",
+        Level::Agreement => "agreement",
+        Level::Aggregate => "aggregate",
+    }
+}
+
 fn kind(error: &Error) -> &'static str {
     match error {
         Error::NotProven { .. } => "not-proven",
@@ -107,6 +124,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Forked { .. } => "forked",
         Error::NoTrust { .. } => "no-trust",
         Error::Usage(_) => "usage",
+        Error::NotDone(_) => "not-done",
         _ => "file",
     }
 }

@@ -1,12 +1,16 @@
 //! A server over a store in memory that answers as a server should, and can be told to lie.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+mod ledger;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use anwansi_proofs::{Digest, Evidence, Question, Version, log::Bundle, log::Tile};
+use anwansi_proofs::{
+    Digest, Evidence, NodeKey, Question, TransitionId, Version, log::Bundle, log::Tile,
+};
 use anwansi_store::{Commit, LogKey, Options, RequestId, Store, Which, engine};
 use axum::{
     Router,
@@ -68,7 +72,39 @@ pub(crate) enum Lie {
     CommitLost,
     /// The connection is cut once a commit has made a version; one made before is answered.
     CutNew,
+    /// Another transition was submitted.
+    OtherId,
+    /// The specification of this transition.
+    OtherSpec(TransitionId),
+    /// A blob with a byte more.
+    OtherBlob,
+    /// The evidence without the first vote.
+    LostVote,
+    /// The assignments of this node, to everyone.
+    NotDrawn(NodeKey),
+    /// So many were drawn in round 0.
+    Draws(u32),
+    /// This version has opened it.
+    Opened(u64),
+    /// This version has closed the round.
+    Closed(u64),
+    /// The pledges of a round without that of this node.
+    ClosedWithout(NodeKey),
+    /// The tasks tree of the version in the fork.
+    OtherTasks,
 }
+
+/// The connection is cut once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// At `pledges` or `reveals`.
+    pub(crate) what: &'static str,
+    /// Before it has its effect, or after.
+    pub(crate) after: bool,
+}
+
+/// What nodes have sent, in the order in which it came in: `pledges` or `reveals`, and the body.
+pub(crate) type Wire = Arc<Mutex<Vec<(String, Value)>>>;
 
 pub(crate) struct Liar {
     pub(crate) url: String,
@@ -76,6 +112,10 @@ pub(crate) struct Liar {
     /// The fork.
     pub(crate) other: Store,
     pub(crate) lie: Arc<Mutex<Lie>>,
+    pub(crate) cut: Arc<Mutex<Option<Cut>>>,
+    pub(crate) wire: Wire,
+    /// What was asked for, without what stands behind `?`.
+    pub(crate) paths: Arc<Mutex<Vec<String>>>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -83,6 +123,9 @@ struct Server {
     store: Store,
     other: Store,
     lie: Arc<Mutex<Lie>>,
+    cut: Arc<Mutex<Option<Cut>>>,
+    wire: Wire,
+    paths: Arc<Mutex<Vec<String>>>,
 }
 
 pub(crate) fn open() -> Store {
@@ -108,18 +151,33 @@ pub(crate) fn start() -> Liar {
         commit(&other, &[("other", Some(&format!("fork {version}")))]);
     }
     let lie = Arc::new(Mutex::new(Lie::None));
-    let server = Arc::new(Server { store: store.clone(), other: other.clone(), lie: lie.clone() });
+    let (cut, wire, paths) = (Arc::default(), Wire::default(), Arc::default());
+    let server = Arc::new(Server {
+        store: store.clone(),
+        other: other.clone(),
+        lie: lie.clone(),
+        cut: Arc::clone(&cut),
+        wire: wire.clone(),
+        paths: Arc::clone(&paths),
+    });
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_io().build().unwrap();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new().fallback(move |method, uri, headers, body| {
         let server = server.clone();
-        async move { server.answer(&method, &uri, &headers, &body) }
+        async move {
+            let answer = server.answer(&method, &uri, &headers, &body);
+            if uri.path() == "/v1/assignments" {
+                // A server waits until there is something.
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            answer
+        }
     });
     runtime.spawn(async move { axum::serve(listener, routes).await });
-    Liar { url, store, other, lie, _runtime: runtime }
+    Liar { url, store, other, lie, cut, wire, paths, _runtime: runtime }
 }
 
 impl Liar {
@@ -156,7 +214,11 @@ impl Server {
         let store = if lie == Lie::Fork { &self.other } else { &self.store };
         let query = Pairs::of(uri.query().unwrap_or_default());
         let path = uri.path().trim_start_matches('/');
+        self.paths.lock().unwrap().push(path.into());
         let parts = path.split('/').collect::<Vec<_>>();
+        if let Some(answer) = self.ledger((method.as_str(), &parts), &query, body, lie) {
+            return answer;
+        }
         match (method.as_str(), &parts[..]) {
             ("GET", ["checkpoint"]) => checkpoint(store, lie),
             ("GET", ["tile", "entries", ..]) => bundle(store, lie, path.parse().unwrap()),
@@ -184,6 +246,9 @@ impl Server {
                 let question = all("keys_hex").iter().fold(question, |asked, key| asked.key(key));
                 let prefixes = all("prefixes_hex");
                 let question = prefixes.iter().fold(question, |asked, prefix| asked.prefix(prefix));
+                if body["tree"] == "tasks" {
+                    return self.tasks(store, lie, &question, body["version"].as_u64().unwrap());
+                }
                 self.evidence(store, lie, &question, body["version"].as_u64(), None)
             }
             ("POST", ["v1", "commits"]) => commit_answer(store, lie, headers, body),
@@ -253,6 +318,25 @@ impl Server {
             answer.headers_mut().insert("Anwansi-Next", hex::encode(next).parse().unwrap());
         }
         answer
+    }
+
+    fn tasks(&self, store: &Store, lie: Lie, question: &Question, version: u64) -> Answer {
+        let evidence = |store: &Store| -> Value {
+            let evidence = store.evidence(Version(version), Which::Tasks, question).unwrap();
+            serde_json::from_str(&evidence.to_json()).unwrap()
+        };
+        let mut told = evidence(store);
+        match lie {
+            Lie::OtherTasks => told["tasks"] = evidence(&self.other)["tasks"].clone(),
+            // A version that the log does not have, signed as if it had.
+            Lie::HeaderSwapped => {
+                let other = evidence(&self.other);
+                told["header"] = other["header"].clone();
+                told["tasks"] = other["tasks"].clone();
+            }
+            _ => {}
+        }
+        answer(200, told.to_string())
     }
 
     fn range(&self, store: &Store, lie: Lie, query: &Pairs) -> Answer {
@@ -400,8 +484,12 @@ impl Pairs {
         named.map(|pair| hex::decode(&pair.1).unwrap())
     }
 
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|pair| pair.0 == name).map(|pair| &*pair.1)
+    }
+
     fn number(&self, name: &str) -> Option<u64> {
-        self.0.iter().find(|pair| pair.0 == name).map(|pair| pair.1.parse().unwrap())
+        self.text(name).map(|text| text.parse().unwrap())
     }
 
     fn version(&self) -> Option<u64> {
