@@ -1,25 +1,21 @@
-//! The demo: real data goes in over HTTP, proofs come out, a client accepts them and refuses a forgery.
-//!
-//! Everything here goes through the HTTP interface and is verified by the client library, under the log's key,
-//! which is the only thing that the client takes on trust.
+//! State: the cities of the world are loaded, read with proofs, and one of them forged.
 
 use std::{
-    fmt,
-    io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
+    io::{BufRead as _, BufReader},
     time::Instant,
 };
 
 use anwansi_client::{
-    Asked, At, Client, InMemory, Write,
-    proofs::{Error as ProofError, Evidence, Version},
-    trust,
+    Asked, At, Client, Write,
+    proofs::{Error as ProofError, Evidence, Refused, Version},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::read::GzDecoder;
-use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{DemoError, bar, expect, grouped};
 
 /// The cities of the world: `city/<country>/<region>/<name>`, and where they lie (data/README.md).
-const CITIES: &[u8] = include_bytes!("../data/cities.tsv.gz");
+const CITIES: &[u8] = include_bytes!("../../data/cities.tsv.gz");
 /// How many cities go into one commit.
 const BATCH: usize = 5_000;
 /// A country to be listed whole, a city in it, and one that is not.
@@ -29,43 +25,17 @@ const ABSENT: &str = "city/NG/47/Atlantis";
 /// How many cities are read, one by one, for the figures.
 const READS: usize = 2_000;
 
-/// Why the demo stopped.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DemoError {
-    /// The client did not get what it asked for, or could not believe it.
-    #[error("the client: {0}")]
-    Client(#[from] anwansi_client::Error),
-    /// A step answered something else than it must.
-    #[error("{0}")]
-    Unexpected(String),
-    /// The terminal is gone.
-    #[error("cannot print: {0}")]
-    Output(#[from] std::io::Error),
-}
-
-/// Runs the demo against the server at `url`, whose log has the key `vkey`, with a token that may write.
-/// Prints what happens to standard output. It blocks.
-///
-/// # Errors
-/// [`DemoError`] at the first step that does not end as it must.
-pub fn demo(url: &str, vkey: &str, token: &str) -> Result<(), DemoError> {
-    let client = Client::connect(url, trust::of_vkey(vkey)?, InMemory::default())?;
-    let client = client.with_token(token)?;
+/// Shows what there is to show of state.
+pub(super) fn show(client: &Client, out: &mut impl std::io::Write) -> Result<(), DemoError> {
     let cities = cities();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "server   {url}")?;
-    writeln!(out, "trusted  {vkey}")?;
-    writeln!(out, "         (this key, and nothing else, is what the client takes on trust)\n")?;
-
-    load(&client, &cities, &mut out)?;
+    load(client, &cities, out)?;
     let version = client.get(PRESENT.as_bytes(), At::Newest)?.version();
-    read(&client, &cities, version, &mut out)?;
-    list(&client, &cities, version, &mut out)?;
-    absent(&client, version, &mut out)?;
-    audit(&client, &mut out)?;
-    tamper(&client, version, &mut out)?;
-    figures(&client, &cities, version, &mut out)
+    read(client, &cities, version, out)?;
+    list(client, &cities, version, out)?;
+    absent(client, version, out)?;
+    audit(client, out)?;
+    tamper(client, version, out)?;
+    figures(client, &cities, version, out)
 }
 
 type City = (String, String);
@@ -92,13 +62,8 @@ fn load(client: &Client, cities: &[City], out: &mut impl std::io::Write) -> Resu
         )?;
         return Ok(());
     }
-    let bar = if std::io::stderr().is_terminal() {
-        ProgressBar::new(cities.len() as u64)
-    } else {
-        ProgressBar::hidden()
-    };
     let style = "load     [{bar:40}] {human_pos} of {human_len} cities, {per_sec}";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is right"));
+    let bar = bar(cities.len(), style);
     let start = Instant::now();
     let mut versions = 0;
     for batch in cities.chunks(BATCH) {
@@ -205,11 +170,14 @@ fn tamper(
     proof[at] ^= 1;
     let forged = String::from_utf8_lossy(&proof[at..at + value.len()]).into_owned();
     evidence["state"] = STANDARD.encode(proof).into();
-    let refusal = Evidence::parse(evidence.to_string().as_bytes())
-        .and_then(|evidence| evidence.check(client.policy()).map(drop));
+    let evidence = Evidence::parse(evidence.to_string().as_bytes())
+        .map_err(|error| DemoError::Unexpected(error.to_string()))?;
+    let refusal = evidence.check(client.policy()).map(drop);
     writeln!(out, "\nforged   {PRESENT} = {forged}   (one digit changed on the way)")?;
     match refusal {
-        Err(error @ ProofError::RootMismatch { .. }) => writeln!(out, "REFUSED  {error}\n")?,
+        Err(error @ Refused::Inclusion { error: ProofError::RootMismatch { .. }, .. }) => {
+            writeln!(out, "REFUSED  {error}\n")?;
+        }
         other => {
             return Err(DemoError::Unexpected(format!("the forged answer came to {other:?}")));
         }
@@ -249,13 +217,4 @@ fn figures(
         proof.map_or(0, str::len),
     )?;
     Ok(())
-}
-
-fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), DemoError> {
-    if holds { Ok(()) } else { Err(DemoError::Unexpected(otherwise())) }
-}
-
-/// An integer with its thousands apart.
-fn grouped(number: usize) -> impl fmt::Display {
-    indicatif::HumanCount(number as u64)
 }
