@@ -10,8 +10,10 @@
 //!   changes.rs    /v1/versions/{v}/changes          a version, to be followed
 //!   prove.rs      /v1/state, /v1/state/range, /v1/proofs
 //!   write.rs      /v1/commits                       with a token (auth.rs)
+//!   ledger/       /v1/transitions, /v1/assignments, /v1/nodes, /v1/blobs, /v1/events
 //!     |
 //!   state.rs      budgets: what waits, what is refused; the store's blocking calls
+//!   news.rs       tells those who wait that something has changed
 //! ```
 //!
 //! Nothing here is trusted by those who ask: they verify what they get with `anwansi-proofs`.
@@ -32,25 +34,30 @@ mod body;
 mod changes;
 mod config;
 mod demo;
+mod ledger;
 mod listen;
 mod metrics;
+mod news;
 mod openapi;
 pub mod problem;
 mod prove;
 mod query;
 mod read;
 mod server;
+mod simulate;
 mod state;
 mod tiles;
 mod write;
 
 pub use auth::TOKEN_FILE;
 pub use config::{Config, ConfigError, LogFormat, Settings};
-pub use demo::{DemoError, demo};
+pub use demo::{DemoError, Shown, Stage, demo};
 pub use server::{Server, StartError, check, serve};
+pub use simulate::{Simulated, TASKS_MAX, TASKS_MIN, simulate};
 pub use state::{
-    ANSWER_BYTES_MAX, HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, Limits, PROOF_KEYS_MAX,
-    QUESTION_BYTES_MAX, RANGE_ENTRIES, RANGE_ENTRIES_MAX, VERSIONS, VERSIONS_MAX,
+    ANSWER_BYTES_MAX, HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, Limits, NODES, NODES_MAX,
+    PROOF_KEYS_MAX, QUESTION_BYTES_MAX, RANGE_ENTRIES, RANGE_ENTRIES_MAX, VERSIONS, VERSIONS_MAX,
+    WAIT_MAX,
 };
 
 use axum::{
@@ -65,6 +72,7 @@ use tower_http::{
     cors::{Any, CorsLayer},
 };
 
+use ledger::{assignments, blobs, events, nodes, transitions, votes};
 use problem::{Kind, Problem};
 use state::App;
 
@@ -80,6 +88,17 @@ fn routes(app: App) -> Router {
         .route("/v1/state", get(prove::state))
         .route("/v1/state/range", get(prove::range))
         .route("/v1/proofs", post(prove::proofs))
+        .route("/v1/transitions/{id}", get(transitions::stands))
+        .route("/v1/transitions/{id}/spec", get(transitions::spec))
+        .route("/v1/transitions/{id}/evidence", get(transitions::evidence))
+        .route("/v1/transitions/{id}/tasks/{i}/pledges", get(votes::pledges).post(votes::pledge))
+        .route("/v1/transitions/{id}/tasks/{i}/reveals", post(votes::reveal))
+        .route("/v1/assignments", get(assignments::assignments))
+        .route("/v1/nodes", get(nodes::list))
+        // Browsers of other sites may read here, and are told that they may not PUT and DELETE.
+        .route("/v1/nodes/{key}", get(nodes::one).put(nodes::register).delete(nodes::remove))
+        .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
+        .route("/v1/events", get(events::events))
         .route("/healthz", get(read::healthz))
         .route("/readyz", get(read::readyz))
         .route("/metrics", get(metrics::metrics))
@@ -95,6 +114,8 @@ fn routes(app: App) -> Router {
         );
     let writes = Router::new()
         .route("/v1/commits", post(write::commits))
+        .route("/v1/transitions", post(transitions::submit))
+        .route("/v1/transitions/{id}/cancel", post(transitions::cancel))
         .method_not_allowed_fallback(unknown_method);
     reads
         .merge(writes)

@@ -3,11 +3,17 @@
 use std::{
     env, fs,
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use anwansi_server::{Config, ConfigError, LogFormat, Server, Settings};
+use anwansi_server::{
+    Config, ConfigError, DemoError, LogFormat, Server, Settings, Shown, Stage, TASKS_MAX, TASKS_MIN,
+};
 use clap::{Args, Parser, Subcommand};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,6 +22,9 @@ use tokio::{
 
 /// A token of every scope; not a flag, since those can be seen by other users of the machine.
 const TOKEN_VARIABLE: &str = "ANWANSI_TOKEN";
+
+/// Where the client asks if it is not told another server.
+const DEFAULT_URL: &str = "http://127.0.0.1:7171";
 
 const AFTER_HELP: &str = "\
 Settings are taken from flags, then from the environment, then from --config FILE
@@ -31,6 +40,39 @@ in the data directory, which only its owner can read.
 
 Exit codes: 0 all is well; 1 the server failed, or check found damage; 2 the command
 cannot be carried out as it was given.";
+
+const DEMO_HELP: &str = "\
+State: the cities of the world are loaded, read with proofs, listed, audited, and one
+is forged. Computation: 30 nodes count the words of Moby-Dick, chapter by chapter,
+each with a key and a client of its own; ten of them err, are silent, or cheat. What
+they cost is shown, the votes of all chapters are recounted from their evidence, and
+one is forged. It all goes over HTTP, and is believed only as far as it is proven.
+
+Then it serves on, and so do the nodes, until ctrl-c: it prints what to try. All that
+was loaded stays in the data directory; the nodes' own results do not.
+
+  anwansi-server demo                            in ./anwansi-data, on port 7171
+  anwansi-server demo --once --engine memory:    leaves nothing behind
+
+Exit codes: 0 all was as it must be; 1 it was not, or was interrupted; 2 the command
+cannot be carried out as it was given.";
+
+const SIMULATE_HELP: &str = "\
+Nodes err independently, together, or lie; they are drawn and vote, in rounds, until
+a result has its lead. How often a wrong result was accepted, how often none was, and
+how many nodes ran a task is printed beside what is computed for it, next to other
+rules: first to a number of votes, and replicas that all run everything. No store,
+no network.
+
+  anwansi-server simulate                      the page on standard output
+  anwansi-server simulate --tasks 2000         a quick look
+  anwansi-server simulate --seed 7 --out docs  the page and its figure in docs/
+
+Exit codes: 0 all measured values lie in their intervals; 1 some do not, and are named;
+2 the files cannot be written.";
+
+/// What clap counts in is i64.
+const TASKS_RANGE: std::ops::RangeInclusive<i64> = TASKS_MIN as i64..=TASKS_MAX as i64;
 
 /// Keeps state, and answers every question about it with a proof.
 #[derive(Parser)]
@@ -48,7 +90,8 @@ enum Command {
     /// Serve a store over HTTP (what is done without a subcommand)
     #[command(after_help = AFTER_HELP)]
     Serve(Given),
-    /// Load the cities of the world, prove and verify some, refuse a forgery, and go on serving
+    /// Show it all: a state with proofs, words counted by faulty nodes, forgeries refused; then serve on
+    #[command(after_help = DEMO_HELP)]
     Demo {
         #[command(flatten)]
         given: Given,
@@ -58,6 +101,20 @@ enum Command {
     },
     /// Read and hash again everything that a store holds, and name what is damaged
     Check(Given),
+    /// Play many tasks by chance, and hold what happens against the figures of agreement
+    #[command(after_help = SIMULATE_HELP)]
+    Simulate {
+        /// Where chance begins: the same seed, the same outcome
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// How many tasks are played of each kind
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        #[arg(value_parser = clap::value_parser!(u32).range(TASKS_RANGE))]
+        tasks: u32,
+        /// Where to write simulation.md and simulation.svg, instead of printing the page
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -89,6 +146,9 @@ fn main() -> ExitCode {
         Some(Command::Serve(given)) => (given, What::Serve),
         Some(Command::Demo { given, once }) => (given, What::Demo { once }),
         Some(Command::Check(given)) => (given, What::Check),
+        Some(Command::Simulate { seed, tasks, out }) => {
+            return simulate(seed, tasks, out.as_deref());
+        }
     };
     let mut config = match given.config() {
         Ok(config) => config,
@@ -146,21 +206,18 @@ async fn demo(mut config: Config, once: bool) -> ExitCode {
     };
     let file = server.token_file().to_owned();
     let token = given.map_or_else(|| fs::read_to_string(&file), Ok);
-    let (url, vkey) = (format!("http://{}", server.addr()), server.vkey().to_string());
+    let url = format!("http://{}", server.addr());
     let shown = match token {
-        Ok(token) => {
-            let shown = spawn_blocking(move || anwansi_server::demo(&url, &vkey, token.trim()));
-            tokio::select! {
-                shown = shown => shown.expect("the demo does not panic").map_err(|error| error.to_string()),
-                () = signalled() => Err("interrupted; what was loaded stays".to_owned()),
-            }
-        }
+        Ok(token) => shown(url.clone(), server.vkey().to_string(), token).await,
         Err(error) => Err(format!("no token to write with, in {}: {error}", file.display())),
     };
-    if shown.is_ok() && !once {
-        println!("\nserving on, until you press ctrl-c");
+    let shown = shown.map(|shown| (!once).then_some(shown));
+    if let Ok(Some(shown)) = &shown {
+        try_by_hand(shown, &url, &file);
         signalled().await;
     }
+    // The nodes first: they would miss the server.
+    let shown = spawn_blocking(|| shown.map(drop)).await.expect("nodes end without a panic");
     let closed = server.shutdown().await.map_err(|error| error.to_string());
     match shown.and(closed) {
         Ok(()) => ExitCode::SUCCESS,
@@ -169,6 +226,56 @@ async fn demo(mut config: Config, once: bool) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the demo where blocking hinders nobody, until it has ended or a signal ends it.
+async fn shown(url: String, vkey: String, token: String) -> Result<Shown, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let shown = spawn_blocking(move || {
+        let stage = Stage { url: &url, vkey: &vkey, token: token.trim() };
+        anwansi_server::demo(stage, &stopped).map_err(|error| error.to_string())
+    });
+    tokio::select! {
+        shown = shown => shown.expect("the demo does not panic"),
+        () = signalled() => {
+            stop.store(true, Ordering::SeqCst);
+            Err(DemoError::Interrupted.to_string())
+        }
+    }
+}
+
+/// What to do with the server, and with the nodes that work on.
+fn try_by_hand(shown: &Shown, url: &str, token_file: &Path) {
+    let (id, file) = (shown.transition, token_file.display());
+    println!("\nserving on, and so do the nodes, until you press ctrl-c. In another terminal:\n");
+    if url != DEFAULT_URL {
+        println!("  export ANWANSI_SERVER={url}");
+    }
+    println!("  anwansi trust --yes");
+    println!("  anwansi get moby-dick/whale");
+    println!("  anwansi task show {id} -o counted.json");
+    println!("  anwansi verify counted.json --get moby-dick/whale");
+    println!("  anwansi node list");
+    println!("  anwansi --token-file {file} run --program wordcount --into mine --spread \\");
+    println!("      --pledge-ms 1500 --reveal-ms 1500 --wait FILE");
+}
+
+fn simulate(seed: u64, tasks: u32, out: Option<&Path>) -> ExitCode {
+    let simulated = anwansi_server::simulate(seed, tasks);
+    let written = match out {
+        None => io::stdout().write_all(simulated.page.as_bytes()),
+        Some(directory) => fs::create_dir_all(directory)
+            .and_then(|()| fs::write(directory.join("simulation.md"), &simulated.page))
+            .and_then(|()| fs::write(directory.join("simulation.svg"), &simulated.figure)),
+    };
+    if let Err(error) = written {
+        return refused(&format!("cannot write the simulation: {error}"));
+    }
+    for value in &simulated.outside {
+        eprintln!("anwansi-server: outside of its interval: {value}");
+    }
+    if simulated.outside.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Ends when the process is asked to.

@@ -15,6 +15,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    ledger::figures::Figures,
     problem::{Kind, Problem},
     state::{App, Shared},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Metrics {
     seconds: Family<RouteLabels, Histogram>,
     at_work: Gauge,
     commits: Counter,
+    pub(crate) ledger: Figures,
     version: Gauge,
     entries: Gauge,
     bytes: Gauge,
@@ -56,6 +58,7 @@ impl Metrics {
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             at_work: Gauge::default(),
             commits: Counter::default(),
+            ledger: Figures::default(),
             version: Gauge::default(),
             entries: Gauge::default(),
             bytes: Gauge::default(),
@@ -80,6 +83,7 @@ impl Metrics {
             "Bytes of keys and values in the newest version",
             self.bytes.clone(),
         );
+        self.ledger.register(registry);
         self
     }
 
@@ -117,6 +121,8 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     };
@@ -149,8 +155,8 @@ impl Drop for AtWork {
 pub(crate) async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(app.limits.timeout, next.run(request)).await;
     answered.unwrap_or_else(|_| {
-        let detail = "the request took too long; a commit may or may not have happened: repeat it \
-                      under its Idempotency-Key";
+        let detail = "the request took too long; what it asks for may or may not have happened: send it \
+                      again, a commit under its Idempotency-Key";
         Problem::new(Kind::Timeout, detail).into_response()
     })
 }

@@ -1,6 +1,6 @@
 //! The description of the routes for other programs: `/openapi.json`.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use axum::{
     http::header::CONTENT_TYPE,
@@ -11,7 +11,11 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use crate::{changes, metrics, prove, read, tiles, write};
+use crate::{
+    changes,
+    ledger::{assignments, blobs, events, nodes, transitions, votes},
+    metrics, prove, read, tiles, write,
+};
 
 /// A problem, as RFC 9457 has it. Some kinds have further members.
 #[derive(ToSchema)]
@@ -38,6 +42,16 @@ pub(crate) struct EvidenceDocument {
     state: Option<String>,
     /// A proof over the tasks of this version, in base64.
     tasks: Option<String>,
+    /// The versions that it rests on, each with header, finality and proofs.
+    earlier: Option<Vec<utoipa::openapi::Object>>,
+    /// The specification of a transition, in base64.
+    spec: Option<String>,
+    /// By task and round (`<i>/<r>`), the pledges of a closed round, in base64.
+    pledges: Option<BTreeMap<String, String>>,
+    /// By task, its votes, in base64.
+    votes: Option<BTreeMap<String, String>>,
+    /// By digest, a result, in base64.
+    outputs: Option<BTreeMap<String, String>>,
 }
 
 #[derive(OpenApi)]
@@ -57,6 +71,22 @@ pub(crate) struct EvidenceDocument {
         prove::range,
         prove::proofs,
         write::commits,
+        transitions::submit,
+        transitions::stands,
+        transitions::spec,
+        transitions::evidence,
+        transitions::cancel,
+        assignments::assignments,
+        votes::pledge,
+        votes::reveal,
+        votes::pledges,
+        nodes::register,
+        nodes::remove,
+        nodes::one,
+        nodes::list,
+        blobs::put,
+        blobs::get,
+        events::events,
         read::healthz,
         read::readyz,
         metrics::metrics,

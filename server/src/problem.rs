@@ -55,6 +55,58 @@ pub enum Kind {
     AnswerTooLarge,
     /// The idempotency key came with another body before.
     IdempotencyMismatch,
+
+    /// A specification is not canonical JSON, or has other members than specifications have.
+    MalformedSpec,
+    /// A specification has no inputs.
+    NoInputs,
+    /// A specification names a key that nothing can be written to.
+    BadInto,
+    /// A specification has a policy that could decide nothing.
+    BadPolicy,
+    /// A specification has more tasks than the server takes.
+    TooManyTasks,
+    /// Nobody registered this fold here.
+    UnknownFold,
+    /// The fold cannot be used as the specification wants.
+    FoldUse,
+    /// An input is not there.
+    UnknownBlob,
+    /// Fewer nodes are registered than have to agree.
+    TooFewNodes,
+    /// Too many transitions and tasks are open.
+    TooMuchOpen,
+    /// There is no such transition.
+    UnknownTransition,
+    /// The transition has no such task.
+    UnknownTask,
+    /// There is no such node.
+    UnknownNode,
+    /// There is no such blob, or nobody may read it yet.
+    NoSuchBlob,
+    /// The transition is not decided.
+    NotDecided,
+    /// The transition cannot be cancelled any more.
+    NotCancellable,
+    /// The node is not drawn.
+    NotDrawn,
+    /// It came after the end of its phase.
+    TooLate,
+    /// The round is not closed yet.
+    TooEarly,
+    /// The node has not pledged.
+    NotPledged,
+    /// A signature is not the node's.
+    BadSignature,
+    /// A reveal does not open its pledge.
+    BadReveal,
+    /// The node has signed two pledges for one round.
+    Equivocated,
+    /// A result is longer than results are.
+    ResultTooLarge,
+    /// The content has another digest.
+    WrongDigest,
+
     /// The server failed.
     Internal,
     /// The server has no room right now.
@@ -86,6 +138,31 @@ impl Kind {
             Kind::IdempotencyMismatch => {
                 ("idempotency-mismatch", 422, "The idempotency key was used for another request")
             }
+            Kind::MalformedSpec => ("malformed-spec", 422, "The specification is malformed"),
+            Kind::NoInputs => ("no-inputs", 422, "The specification has no tasks"),
+            Kind::BadInto => ("bad-into", 422, "Nothing can be written to this key"),
+            Kind::BadPolicy => ("bad-policy", 422, "The policy could decide nothing"),
+            Kind::TooManyTasks => ("too-many-tasks", 413, "The transition has too many tasks"),
+            Kind::UnknownFold => ("unknown-fold", 422, "There is no such fold"),
+            Kind::FoldUse => ("fold-use", 422, "The fold cannot be used like this"),
+            Kind::UnknownBlob => ("unknown-blob", 422, "An input is not there"),
+            Kind::TooFewNodes => ("too-few-nodes", 409, "Too few nodes are registered"),
+            Kind::TooMuchOpen => ("too-much-open", 503, "Too many transitions are open"),
+            Kind::UnknownTransition => ("unknown-transition", 404, "There is no such transition"),
+            Kind::UnknownTask => ("unknown-task", 404, "There is no such task"),
+            Kind::UnknownNode => ("unknown-node", 404, "There is no such node"),
+            Kind::NoSuchBlob => ("no-such-blob", 404, "There is no such blob"),
+            Kind::NotDecided => ("not-decided", 409, "The transition is not decided"),
+            Kind::NotCancellable => ("not-cancellable", 409, "The transition goes on"),
+            Kind::NotDrawn => ("not-drawn", 403, "The node is not drawn"),
+            Kind::TooLate => ("too-late", 409, "It came too late"),
+            Kind::TooEarly => ("too-early", 409, "It came too early"),
+            Kind::NotPledged => ("not-pledged", 409, "The node has not pledged"),
+            Kind::BadSignature => ("bad-signature", 403, "The signature is not the node's"),
+            Kind::BadReveal => ("bad-reveal", 422, "The reveal does not open the pledge"),
+            Kind::Equivocated => ("equivocated", 409, "The node has signed two pledges"),
+            Kind::ResultTooLarge => ("result-too-large", 413, "The result is too large"),
+            Kind::WrongDigest => ("wrong-digest", 422, "The content has another digest"),
             Kind::Internal => ("internal", 500, "The server failed"),
             Kind::TooBusy => ("too-busy", 503, "The server is busy"),
             Kind::Unavailable => ("unavailable", 503, "The server takes no requests"),
@@ -241,6 +318,7 @@ impl From<Error> for Problem {
             }
             Error::Busy => Problem::busy("another old version"),
             Error::Closed => Problem::new(Kind::Unavailable, "the server is ending"),
+            Error::Refused(refusal) => refusal.into(),
             error => Problem::internal(&error),
         }
     }

@@ -1,6 +1,6 @@
 //! What callers write in queries and JSON bodies, read strictly: nothing is guessed, nothing skipped.
 
-use std::fmt;
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use anwansi_proofs::{DECIMAL_MAX, Version, path::KEY_BYTES_MAX};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -263,6 +263,29 @@ pub(crate) fn maybe_base64<'de, D: Deserializer<'de>>(
     }
 
     deserializer.deserialize_option(Text)
+}
+
+/// A member that is a text of this form.
+pub(crate) fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    text.parse().map_err(|error| de::Error::custom(format_args!("{:?}: {error}", quote(&text))))
+}
+
+/// A member that is base64.
+pub(crate) fn base64_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let bytes = maybe_base64(deserializer)?;
+    bytes.ok_or_else(|| de::Error::custom("null is not base64"))
+}
+
+/// A member that is so many bytes, in base64.
+pub(crate) fn base64_array<'de, D: Deserializer<'de>, const N: usize>(
+    deserializer: D,
+) -> Result<[u8; N], D::Error> {
+    let bytes = base64_bytes(deserializer)?;
+    let refused = |_| de::Error::custom(format_args!("{} bytes in base64, not {N}", bytes.len()));
+    bytes[..].try_into().map_err(refused)
 }
 
 #[cfg(test)]

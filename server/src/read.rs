@@ -198,12 +198,7 @@ impl Tag {
 
     /// Whether the caller has the answer already.
     pub(crate) fn is_known(&self, headers: &HeaderMap) -> bool {
-        let known = headers.get_all(IF_NONE_MATCH).iter();
-        let mut known = known.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-        let text = self.text();
-        known.any(|known| {
-            matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == text
-        })
+        is_known(headers, &self.text())
     }
 
     pub(crate) fn headers(&self) -> HeaderMap {
@@ -219,6 +214,13 @@ impl Tag {
     pub(crate) fn not_modified(&self) -> Response {
         (StatusCode::NOT_MODIFIED, self.headers(), Body::empty()).into_response()
     }
+}
+
+/// Whether the caller has the answer with this tag already.
+pub(crate) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(IF_NONE_MATCH).iter();
+    let mut known = known.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    known.any(|known| matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == tag)
 }
 
 /// The version that an answer is about.

@@ -19,7 +19,10 @@ use tokio::{
 use crate::{
     Config,
     auth::{TOKEN_FILE, Tokens},
-    listen, routes,
+    ledger::{figures, waiters},
+    listen,
+    news::EndsNews,
+    routes,
     state::Shared,
 };
 
@@ -62,6 +65,7 @@ pub enum StartError {
 pub struct Server {
     addr: SocketAddr,
     store: Store,
+    news: EndsNews,
     token_file: PathBuf,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -91,9 +95,12 @@ impl Server {
         let Opened { store, tokens, directory, temporary } =
             opening.await.expect("opening does not panic")?;
         let token_file = directory.join(TOKEN_FILE);
-        let app = routes(Arc::new(Shared::new(store.clone(), tokens, limits.clone())));
+        let app = Arc::new(Shared::new(store.clone(), tokens, limits.clone()));
+        let news = EndsNews(app.news.clone());
+        tokio::spawn(figures::count(app.clone()));
+        tokio::spawn(waiters::wake(app.clone()));
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(listen::serve(listener, app, limits, stopped));
+        let serving = tokio::spawn(listen::serve(listener, routes(app), limits, stopped));
         tracing::info!(
             address = %format_args!("http://{addr}"),
             version = store.latest().version().0,
@@ -101,7 +108,7 @@ impl Server {
             vkey = %store.vkey(),
             "listening"
         );
-        Ok(Server { addr, store, token_file, stop, serving, _directory: temporary })
+        Ok(Server { addr, store, news, token_file, stop, serving, _directory: temporary })
     }
 
     /// Where it listens.
@@ -133,7 +140,9 @@ impl Server {
     /// # Errors
     /// Why the store's last writes failed, if they did.
     pub async fn shutdown(self) -> Result<(), anwansi_store::Error> {
-        let Server { store, stop, serving, .. } = self;
+        let Server { store, news, stop, serving, .. } = self;
+        // First those who wait: nobody else would end them.
+        drop(news);
         // An error here says that serving has ended already.
         let _ = stop.send(());
         if let Err(error) = serving.await {

@@ -1,15 +1,19 @@
 //! What the routes share: the store, the tokens, and the room there is for requests.
 //!
 //! Everything that callers could make grow has a budget here, and a request that finds no room is told to
-//! come again: connections, reads at work, bytes of bodies that came in, bytes of answers on their way out.
+//! come again: connections, work that blocks, callers who wait for something to happen, bytes of bodies that
+//! came in, bytes of answers on their way out.
 
 use std::{sync::Arc, time::Duration};
 
 use anwansi_proofs::{
-    Version,
+    SPEC_BYTES_MAX, Version,
     path::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
 };
-use anwansi_store::{COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Error, Snapshot, Store};
+use anwansi_store::{
+    BLOB_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, DRAWS_MAX, Error, OPEN_DRAWS_MAX,
+    OPEN_MAX, OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, RESULT_BYTES_MAX, Snapshot, Store, TASKS_MAX,
+};
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::{
@@ -18,7 +22,9 @@ use tokio::{
 };
 use utoipa::ToSchema;
 
-use crate::{auth::Tokens, metrics::Metrics, problem::Problem};
+use crate::{
+    auth::Tokens, ledger::waiters::Waiters, metrics::Metrics, news::News, problem::Problem,
+};
 
 /// The longest body of a question.
 pub const QUESTION_BYTES_MAX: usize = 4 << 20;
@@ -34,13 +40,30 @@ pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 pub const VERSIONS_MAX: usize = 1000;
 /// See [`VERSIONS_MAX`].
 pub const VERSIONS: usize = 100;
+/// Nodes in one list, at most, and where no limit is given.
+pub const NODES_MAX: usize = 1000;
+/// See [`NODES_MAX`].
+pub const NODES: usize = 100;
+/// The longest that a caller is kept waiting for something to do, if requests may take so long.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The longest head of a request: path, query and header fields.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The longest `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
-/// How long a read waits for its turn before it is refused.
-const READ_WAIT: Duration = Duration::from_secs(2);
+/// How long a request waits for its turn before it is refused.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+/// Pledges and reveals that are waited for at once until they are durable: many share a sync.
+const VOTES_MAX: usize = 64;
+/// Steps of the ledger that holders of a token wait for at once. Apart from the votes, which need no token,
+/// so that nodes cannot keep the operator out.
+const STEPS_MAX: usize = 16;
+/// Evidence of transitions that is put together at once: each may take 200 MiB.
+const EVIDENCE_MAX: usize = 4;
+/// Callers who wait at once for something to do; no more than half of all connections.
+const WAITS_MAX: usize = 512;
+/// Callers who follow the events at once; no more than a quarter of all connections.
+const FOLLOWERS_MAX: usize = 64;
 /// Commits that were accepted and not answered yet: fewer than the store's queue holds, so that
 /// handing one over never waits.
 const COMMITS_MAX: usize = 2048;
@@ -77,6 +100,21 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The longest that a caller is kept waiting: well before its request takes too long.
+    pub(crate) fn wait(&self) -> Duration {
+        WAIT_MAX.min(self.timeout / 2)
+    }
+
+    fn waits(&self) -> usize {
+        WAITS_MAX.min(self.connections / 2).max(1)
+    }
+
+    fn followers(&self) -> usize {
+        FOLLOWERS_MAX.min(self.connections / 4).max(1)
+    }
+}
+
 /// All bounds, as `/v1/info` tells them.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AllLimits {
@@ -92,8 +130,22 @@ pub(crate) struct AllLimits {
     entries_per_range: usize,
     answer_bytes: usize,
     versions_per_list: usize,
+    spec_bytes: usize,
+    tasks_per_transition: usize,
+    open_transitions: usize,
+    draws_per_transition: usize,
+    open_tasks: usize,
+    open_draws: usize,
+    open_spec_bytes: usize,
+    result_bytes: usize,
+    blob_bytes: usize,
+    nodes_per_list: usize,
     connections: usize,
     reads: usize,
+    votes: usize,
+    waits: usize,
+    wait_ms: u64,
+    followers: usize,
     request_timeout_ms: u64,
 }
 
@@ -112,11 +164,29 @@ impl AllLimits {
             entries_per_range: RANGE_ENTRIES_MAX,
             answer_bytes: ANSWER_BYTES_MAX,
             versions_per_list: VERSIONS_MAX,
+            spec_bytes: SPEC_BYTES_MAX,
+            tasks_per_transition: TASKS_MAX,
+            open_transitions: OPEN_MAX,
+            draws_per_transition: DRAWS_MAX,
+            open_tasks: OPEN_TASKS_MAX,
+            open_draws: OPEN_DRAWS_MAX,
+            open_spec_bytes: OPEN_SPEC_BYTES_MAX,
+            result_bytes: RESULT_BYTES_MAX,
+            blob_bytes: BLOB_BYTES_MAX,
+            nodes_per_list: NODES_MAX,
             connections: limits.connections,
             reads: limits.reads,
-            request_timeout_ms: u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
+            votes: VOTES_MAX,
+            waits: limits.waits(),
+            wait_ms: millis(limits.wait()),
+            followers: limits.followers(),
+            request_timeout_ms: millis(limits.timeout),
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the routes share.
@@ -125,7 +195,14 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) news: News,
+    pub(crate) waiters: Waiters,
     reads: Arc<Semaphore>,
+    votes: Arc<Semaphore>,
+    steps: Arc<Semaphore>,
+    evidence: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
     commits: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
@@ -142,7 +219,14 @@ impl Shared {
         let places = |count| Arc::new(Semaphore::new(count));
         Shared {
             metrics: Metrics::new(),
+            news: News::of(&store),
+            waiters: Waiters::default(),
             reads: places(limits.reads),
+            votes: places(VOTES_MAX),
+            steps: places(STEPS_MAX),
+            evidence: places(EVIDENCE_MAX),
+            waits: places(limits.waits()),
+            followers: places(limits.followers()),
             commits: places(COMMITS_MAX),
             streams: places(STREAMS_MAX),
             bodies: places(BODIES_BYTES_MAX / UNIT_BYTES),
@@ -153,16 +237,49 @@ impl Shared {
         }
     }
 
-    /// Does `work`, which may block, where blocking hinders nobody.
+    /// Reads from the store, where blocking hinders nobody.
     ///
     /// # Errors
-    /// [`TooBusy`](crate::problem::Kind::TooBusy) if it does not get its turn in time.
+    /// [`TooBusy`](crate::problem::Kind::TooBusy) if it does not get its turn in time; so below.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = tokio::time::timeout(READ_WAIT, self.reads.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| Problem::busy("another read"))?;
+        self.blocking(&self.reads, "another read", work).await
+    }
+
+    /// Takes what a node sends, and waits until it is durable.
+    pub(crate) async fn vote<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.blocking(&self.votes, "another pledge or reveal", work).await
+    }
+
+    /// Does what a holder of a token wants of the ledger, and waits until it is durable.
+    pub(crate) async fn step<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.blocking(&self.steps, "another step of the ledger", work).await
+    }
+
+    /// Puts evidence of a transition together.
+    pub(crate) async fn evidence<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.blocking(&self.evidence, "more evidence", work).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        turns: &Arc<Semaphore>,
+        what: &str,
+        work: impl FnOnce(&Store) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = tokio::time::timeout(TURN_WAIT, turns.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| Problem::busy(what))?;
         let turn = turn.expect("nobody closes the semaphore");
         let store = self.store.clone();
         let done = spawn_blocking(move || {
@@ -183,13 +300,24 @@ impl Shared {
         self.streams.clone().try_acquire_owned().map_err(|_| Problem::busy("another long answer"))
     }
 
+    /// Room for a caller who waits for something to do.
+    pub(crate) fn room_for_wait(&self) -> Result<Room, Problem> {
+        self.waits.clone().try_acquire_owned().map_err(|_| Problem::busy("another who waits"))
+    }
+
+    /// Room for a caller who follows the events.
+    pub(crate) fn room_for_follower(&self) -> Result<Room, Problem> {
+        self.followers.clone().try_acquire_owned().map_err(|_| Problem::busy("another follower"))
+    }
+
     /// Room for a body of so many bytes.
     pub(crate) fn room_for_body(&self, bytes: usize) -> Result<Room, Problem> {
         room(&self.bodies, bytes).ok_or_else(|| Problem::busy("this body"))
     }
 
     /// An answer that counts against the budget until it is sent.
-    pub(crate) fn answer(&self, bytes: Vec<u8>) -> Result<Bytes, Problem> {
+    pub(crate) fn answer(&self, bytes: impl Into<Bytes>) -> Result<Bytes, Problem> {
+        let bytes = bytes.into();
         let room = room(&self.answers, bytes.len()).ok_or_else(|| Problem::busy("this answer"))?;
         Ok(Bytes::from_owner(Held { bytes, _room: room }))
     }
@@ -201,7 +329,7 @@ fn room(budget: &Arc<Semaphore>, bytes: usize) -> Option<Room> {
 }
 
 struct Held {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     _room: Room,
 }
 

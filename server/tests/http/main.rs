@@ -2,13 +2,19 @@
 //! wrong is refused under the right name, and nothing of that is stored.
 //!
 //! `routes` has every route's good answers, `refused` every bad input, `life` starts, ends, repeats and
-//! concurrency. Servers run in memory or in fresh directories, on ports of their own, and end with the
+//! concurrency. The ledger has the same again: `ledger` for what it does, `ledger_refused`, `registry`, and
+//! `follow` for those who wait; `machine` has the nodes. Servers run in memory or in fresh directories, on ports of their own, and end with the
 //! test.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod follow;
+mod ledger;
+mod ledger_refused;
 mod life;
+mod machine;
 mod refused;
+mod registry;
 mod routes;
 
 use std::{
@@ -82,9 +88,26 @@ impl Running {
         Answer::read(request.send(body).unwrap())
     }
 
+    fn put(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let request = self.agent.put(self.url(path));
+        let request = headers.iter().fold(request, |request, (n, v)| request.header(*n, *v));
+        Answer::read(request.send(body).unwrap())
+    }
+
+    fn delete(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = self.agent.delete(self.url(path));
+        let request = headers.iter().fold(request, |request, (n, v)| request.header(*n, *v));
+        Answer::read(request.call().unwrap())
+    }
+
+    /// The header that carries the first token.
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
     /// A commit with the first token, and `more` headers.
     fn commit_with(&self, body: &Value, more: &[(&str, &str)]) -> Answer {
-        let bearer = format!("Bearer {}", self.token);
+        let bearer = self.bearer();
         let headers = [&[("authorization", bearer.as_str())][..], more].concat();
         self.post("/v1/commits", &headers, body.to_string().as_bytes())
     }

@@ -266,17 +266,33 @@ fn every_route_is_described_and_every_description_routed() {
         "/openapi.json",
         "/readyz",
         "/tile/{path}",
+        "/v1/assignments",
+        "/v1/blobs/{digest}",
         "/v1/commits",
+        "/v1/events",
         "/v1/info",
+        "/v1/nodes",
+        "/v1/nodes/{key}",
         "/v1/proofs",
         "/v1/state",
         "/v1/state/range",
+        "/v1/transitions",
+        "/v1/transitions/{id}",
+        "/v1/transitions/{id}/cancel",
+        "/v1/transitions/{id}/evidence",
+        "/v1/transitions/{id}/spec",
+        "/v1/transitions/{id}/tasks/{i}/pledges",
+        "/v1/transitions/{id}/tasks/{i}/reveals",
         "/v1/versions",
         "/v1/versions/{v}",
         "/v1/versions/{v}/changes",
     ];
     assert_eq!(described, routes.map(str::to_owned).into());
     for path in routes {
+        if path == "/v1/events" {
+            // It does not end: `follow` reads it.
+            continue;
+        }
         let path = path.replace("{v}", "0").replace("{path}", "entries/000.p/1");
         let answer = running.get(&path);
         assert!(matches!(answer.status, 200 | 400 | 405), "{path}: {}", answer.text());
