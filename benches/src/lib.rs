@@ -3,6 +3,8 @@
 //! Keys are 32 random bytes, values 100; seeds are fixed. Each bench measures one operation and checks its
 //! result outside of what is timed.
 
+pub mod machine;
+
 use std::path::Path;
 
 use anwansi_store::{Commit, LogKey, Options, Store, engine};
