@@ -1,5 +1,5 @@
 //! Plays tasks by the rule of rounds, many thousands of each kind, and holds what happened against the
-//! figures of [`agreement`].
+//! figures of `anwansi_proofs::agreement`.
 //!
 //! ```text
 //!   groups()      what is played: rules, and nodes that go wrong in one way or another

@@ -33,7 +33,7 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// [`Error::Refused`] with the rule that the specification breaks, the input, fold or nodes that are
-    /// missing, or that too much is open; those of [`Store::commit`].
+    /// missing, or that too much is open; those of [`Store::commit`](crate::Store::commit).
     pub fn submit(&self, spec: &[u8]) -> Result<Submitted, Error> {
         let spec = match Spec::parse(spec.to_vec()) {
             Ok(spec) => Arc::new(spec),

@@ -185,9 +185,11 @@ impl Ledger<'_> {
         if let Some(decided) = decided {
             let version = Version(decided.version);
             let (outcome, records) = self.records(id, version)?;
+            // Looked for only where there may be some: counted, or in a round that did not end.
+            let some = outcome == Outcome::Failed || records.iter().any(|it| it.equivocated > 0);
+            let equivocations = if some { self.equivocations(id, opened)? } else { Vec::new() };
             let tasks = records.into_iter().map(decided_task).collect();
             let decided_at = Some((version, outcome));
-            let equivocations = self.equivocations(id, opened)?;
             let reason = decided.reason;
             return Ok(Progress {
                 id: *id,
