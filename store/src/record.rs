@@ -223,6 +223,13 @@ pub(crate) struct Revealed {
     pub(crate) digest: [u8; 32],
 }
 
+/// Anyone may read a blob.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Readable {
+    /// Once this version is shown.
+    pub(crate) since: u64,
+}
+
 /// The reveals of a round ended: what came until then counts, and nothing after.
 #[derive(SchemaWrite, SchemaRead)]
 pub(crate) struct Ended {}
@@ -244,6 +251,7 @@ kinds! {
     10 Closed
     11 Revealed
     12 Ended
+    13 Readable
 }
 
 /// Where in `Meta` the manifest is.

@@ -42,8 +42,8 @@ pub(crate) fn check(
         }
     }
     for entry in scan(Keyspace::Blobs) {
-        let (key, value): (Bytes, Bytes) = entry?;
-        match About::of_blob(&key, &value) {
+        let (key, _): (Bytes, Bytes) = entry?;
+        match About::of_blob(&key) {
             Some(About::Content(digest)) => note(journal::blob(engine, &digest).map(drop))?,
             Some(About::Readable(digest)) => drop(named.insert(digest)),
             _ => note(Err(Error::Damaged(Damage::Ledger)))?,

@@ -11,7 +11,7 @@
 //!           7, id, task, round                Ended
 //!           8, id                             there while the transition is not decided
 //! Blobs     0, digest                         the content
-//!           1, digest                         the version from which on anyone may read it
+//!           1, digest                         Readable: from which version on anyone may read it
 //! ```
 //!
 //! What opens, closes and decides is in the batch of its version; pledges, reveals and the ends of rounds
@@ -25,7 +25,7 @@ use bytes::Bytes;
 use crate::{
     Damage, Error,
     engine::{Batch, Direction, Engine, Keyspace},
-    record::{Closed, Ended, Pledged, Revealed, Transition, decode, encode},
+    record::{Closed, Ended, Pledged, Readable, Revealed, Transition, decode, encode},
 };
 
 const REGISTRY: u8 = 0;
@@ -157,12 +157,12 @@ impl About {
         is_whole.then_some(About::Transition(id))
     }
 
-    pub(crate) fn of_blob(key: &[u8], value: &[u8]) -> Option<Self> {
+    pub(crate) fn of_blob(key: &[u8]) -> Option<Self> {
         let (&tag, digest) = key.split_first()?;
         let digest = Digest(digest.try_into().ok()?);
         match tag {
             CONTENT => Some(About::Content(digest)),
-            READABLE if value.len() == size_of::<u64>() => Some(About::Readable(digest)),
+            READABLE => Some(About::Readable(digest)),
             _ => None,
         }
     }
@@ -306,7 +306,7 @@ pub(crate) fn put_blob(batch: &mut Batch, digest: &Digest, content: Bytes) {
 /// Lets anyone read the content of this digest once `version` is shown.
 pub(crate) fn put_readable(batch: &mut Batch, digest: &Digest, version: Version) {
     let key = [&[READABLE], &digest.0[..]].concat();
-    batch.put(Keyspace::Blobs, key, version.0.to_be_bytes().to_vec());
+    batch.put(Keyspace::Blobs, key, encode(&Readable { since: version.0 }));
 }
 
 /// The content of this digest, readable or not.
@@ -334,6 +334,6 @@ pub(crate) fn is_readable(
     let Some(since) = engine.get(Keyspace::Blobs, &[&[READABLE], &digest.0[..]].concat())? else {
         return Ok(false);
     };
-    let since = since[..].try_into().map_err(|_| Error::Damaged(Damage::Blob(*digest)))?;
-    Ok(u64::from_be_bytes(since) <= shown.0)
+    let Readable { since } = decode(&since, Damage::Blob(*digest))?;
+    Ok(since <= shown.0)
 }
