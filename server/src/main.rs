@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
     sync::{
         Arc,
@@ -199,6 +200,8 @@ fn log_to_stderr(config: &Config) {
 
 /// Starts a server, shows what it can do, and serves on unless it shall end.
 async fn demo(mut config: Config, once: bool) -> ExitCode {
+    // Before anything is printed, so that whoever has read it can end this.
+    let mut signalled = pin!(signalled());
     let given = config.token.take();
     let server = match Server::start(Config { token: given.clone(), ..config }).await {
         Ok(server) => server,
@@ -208,13 +211,13 @@ async fn demo(mut config: Config, once: bool) -> ExitCode {
     let token = given.map_or_else(|| fs::read_to_string(&file), Ok);
     let url = format!("http://{}", server.addr());
     let shown = match token {
-        Ok(token) => shown(url.clone(), server.vkey().to_string(), token).await,
+        Ok(token) => shown(url.clone(), server.vkey().to_string(), token, signalled.as_mut()).await,
         Err(error) => Err(format!("no token to write with, in {}: {error}", file.display())),
     };
     let shown = shown.map(|shown| (!once).then_some(shown));
     if let Ok(Some(shown)) = &shown {
         try_by_hand(shown, &url, &file);
-        signalled().await;
+        signalled.await;
     }
     // The nodes first: they would miss the server.
     let shown = spawn_blocking(|| shown.map(drop)).await.expect("nodes end without a panic");
@@ -229,7 +232,12 @@ async fn demo(mut config: Config, once: bool) -> ExitCode {
 }
 
 /// Runs the demo where blocking hinders nobody, until it has ended or a signal ends it.
-async fn shown(url: String, vkey: String, token: String) -> Result<Shown, String> {
+async fn shown(
+    url: String,
+    vkey: String,
+    token: String,
+    signalled: impl Future<Output = ()>,
+) -> Result<Shown, String> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let shown = spawn_blocking(move || {
@@ -238,7 +246,7 @@ async fn shown(url: String, vkey: String, token: String) -> Result<Shown, String
     });
     tokio::select! {
         shown = shown => shown.expect("the demo does not panic"),
-        () = signalled() => {
+        () = signalled => {
             stop.store(true, Ordering::SeqCst);
             Err(DemoError::Interrupted.to_string())
         }
@@ -278,14 +286,16 @@ fn simulate(seed: u64, tasks: u32, out: Option<&Path>) -> ExitCode {
     if simulated.outside.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Ends when the process is asked to.
-async fn signalled() {
+/// Ends when the process is asked to, by a signal that comes after this call.
+fn signalled() -> impl Future<Output = ()> {
     let handler = |kind| signal(kind).expect("signals can be waited for");
     let (mut terminate, mut interrupt) =
         (handler(SignalKind::terminate()), handler(SignalKind::interrupt()));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
