@@ -48,8 +48,8 @@ pub use client::{Asked, At, Client, Page, Proven, Verified, Write};
 pub use error::{Error, Fault, Problem};
 pub use escape::escape;
 pub use ledger::{
-    Assignment, BLOB_BYTES_MAX, Decision, Node, Phase, Progress, SPEC_BYTES_MAX, TaskProgress,
-    TransitionEvidence, no_agreement,
+    Assignment, BLOB_BYTES_MAX, Decision, Node, Phase, Progress, TaskProgress, TransitionEvidence,
+    no_agreement,
 };
 pub use memory::{FileMemory, InMemory, Memory, Recalled, write_atomically};
 

@@ -18,7 +18,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, TryRecvError},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     time::Duration,
 };
@@ -174,6 +174,22 @@ impl Work {
             Work::Step(Step::Remove(_)) if group.opens => true,
             Work::Step(step) => step.keys().iter().any(|key| writes.contains_key(key)),
         }
+    }
+}
+
+/// An answer for one who waits for it, and where it arrives.
+pub(crate) fn answer() -> (Answer, Awaited) {
+    let (send, receive) = sync_channel(1);
+    // Whoever waited may have gone.
+    (Box::new(move |result| drop(send.send(result))), Awaited(receive))
+}
+
+/// What becomes of work on its way.
+pub(crate) struct Awaited(Receiver<Result<Committed, Error>>);
+
+impl Awaited {
+    pub(crate) fn wait(self) -> Result<Committed, Error> {
+        self.0.recv().unwrap_or(Err(Error::Closed))
     }
 }
 

@@ -104,8 +104,8 @@ pub(crate) fn open(
     spawn("anwansi flusher", Box::new(move || work.run(&messages)))?;
     spawn("anwansi clerk", Box::new(move || clerk.run()))?;
     let (jobs, writer) = (Mutex::new(Some(jobs)), Mutex::new(Some(journal)));
-    let (handles, closed) = (Mutex::new(handles), false.into());
-    let threads = Threads { jobs, writer, handles, own, shared: shared.clone(), closed };
+    let handles = Mutex::new(handles);
+    let threads = Threads { jobs, writer, handles, own, shared: shared.clone() };
     Ok(Store::new(shared, threads))
 }
 

@@ -5,7 +5,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle, ThreadId},
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use crate::{
     Error, Options,
     check::{self, Report},
-    commit::{Answer, Commit, Committed, Job, Jobs, Work},
+    commit::{self, Answer, Commit, Committed, Job, Jobs, Work},
     engine::{Engine, Writer},
     flush,
     history::History,
@@ -184,7 +183,6 @@ pub(crate) struct Threads {
     /// All of the store's own threads: none of them can wait for the others.
     pub(crate) own: Vec<ThreadId>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) closed: AtomicBool,
 }
 
 impl Store {
@@ -245,11 +243,9 @@ impl Store {
 
     /// Commits if everything in `reads` is still as it was.
     pub(crate) fn commit_if(&self, commit: Commit, reads: Reads) -> Result<Committed, Error> {
-        let (answer, answered) = sync_channel(1);
-        // The caller waits below.
-        let answer = Box::new(move |result| drop(answer.send(result)));
+        let (answer, awaited) = commit::answer();
         self.send(commit, reads, answer);
-        answered.recv().unwrap_or(Err(Error::Closed))
+        awaited.wait()
     }
 
     /// As [`commit`](Self::commit), without waiting: `answer` is called once.
@@ -268,9 +264,9 @@ impl Store {
 
     /// Lets the ledger take a step, and waits until it is durable and in a signed checkpoint.
     pub(crate) fn step(&self, step: Step) -> Result<Committed, Error> {
-        let (answer, answered) = sync_channel(1);
-        self.send_work(Work::Step(step), Box::new(move |result| drop(answer.send(result))));
-        answered.recv().unwrap_or(Err(Error::Closed))
+        let (answer, awaited) = commit::answer();
+        self.send_work(Work::Step(step), answer);
+        awaited.wait()
     }
 
     fn send_work(&self, work: Work, answer: Answer) {
@@ -424,7 +420,7 @@ impl Store {
     pub fn wait_for_newer(&self, seen: Version, at_most: std::time::Duration) -> Option<Snapshot> {
         let (lock, condvar) = &self.shared.changed;
         let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let closed = || self.threads.closed.load(Ordering::Relaxed);
+        let closed = || self.shared.desk.is_closed();
         let waiting = |(): &mut ()| self.latest().version() <= seen && !closed();
         drop(condvar.wait_timeout_while(guard, at_most, waiting));
         let latest = self.latest();
@@ -509,11 +505,10 @@ impl Store {
 
 impl Threads {
     fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.shared.desk.close();
         let (lock, condvar) = &self.shared.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
-        self.shared.desk.close();
         drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
         // The last handle may be dropped by an answer, on one of these threads: they end by themselves.

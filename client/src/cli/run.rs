@@ -6,8 +6,10 @@ use std::{
 };
 
 use anwansi_client::{
-    At, BLOB_BYTES_MAX, Client, Error, SPEC_BYTES_MAX, no_agreement,
-    proofs::{Apply, Draft, Input, Spec, TaskPolicy, agreement::wrong_given_accepted},
+    At, BLOB_BYTES_MAX, Client, Error, no_agreement,
+    proofs::{
+        Apply, Draft, Input, SPEC_BYTES_MAX, Spec, TaskPolicy, agreement::wrong_given_accepted,
+    },
 };
 use clap::Args;
 use serde_json::json;

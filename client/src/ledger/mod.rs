@@ -11,6 +11,4 @@ mod transitions;
 pub use assignments::{Assignment, Phase};
 pub use blobs::BLOB_BYTES_MAX;
 pub use nodes::Node;
-pub use transitions::{
-    Decision, Progress, SPEC_BYTES_MAX, TaskProgress, TransitionEvidence, no_agreement,
-};
+pub use transitions::{Decision, Progress, TaskProgress, TransitionEvidence, no_agreement};

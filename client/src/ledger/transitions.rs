@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, thread, time::Duration};
 
 use anwansi_proofs::{
-    Agreed, DECIMAL_MAX, EVIDENCE_BYTES_MAX, Evidence, Json, NodeKey, Spec, TaskPolicy,
-    TransitionId, Version,
+    Agreed, DECIMAL_MAX, EVIDENCE_BYTES_MAX, Evidence, Json, NodeKey, SPEC_BYTES_MAX, Spec,
+    TaskPolicy, TransitionId, Version,
     agreement::{Rounds, Voters, some_task},
     record::Outcome,
     registry::{TransitionState, transition_key},
@@ -18,8 +18,6 @@ use crate::{
     worker::Backoff,
 };
 
-/// The longest specification that is sent or read, in bytes: a server's limit may be lower.
-pub const SPEC_BYTES_MAX: usize = 16 << 20;
 /// How often progress is asked for.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(300);
 
@@ -120,10 +118,6 @@ impl Client {
             id: String,
         }
         let bytes = spec.bytes();
-        if bytes.len() > SPEC_BYTES_MAX {
-            let why = format!("the specification has {} bytes: put inputs as blobs", bytes.len());
-            return Err(Error::Usage(why));
-        }
         // A server that knows an older log would take it into a history that nobody believes.
         self.remembered()?;
         let named = Some(Idempotency(None));

@@ -1,12 +1,10 @@
 //! Transitions: submitted, looked at, shown with their evidence, cancelled.
 
 use anwansi_proofs::{
-    Digest, SPEC_BYTES_MAX, Spec, TransitionId,
+    Digest, SPEC_BYTES_MAX,
     agreement::{ROUNDS_NODES_MAX, Rounds, Voters, some_task},
-    record::Outcome,
-    registry::NODE_PREFIX,
 };
-use anwansi_store::{Error, Refusal, Store, Submitted, TASKS_MAX};
+use anwansi_store::{Submitted, TASKS_MAX};
 use axum::{
     body::Body,
     extract::State,
@@ -69,28 +67,21 @@ pub(crate) async fn submit(
     let received = with_token(&app, &headers, body, Scope::Submit, SPEC_BYTES_MAX).await?;
     let opened = app.step(move |store| {
         let Received { bytes, room: _room } = received;
-        let submitted = store.ledger().submit(&bytes)?;
-        opened(store, bytes, submitted)
+        Ok(Begun::from(store.ledger().submit(&bytes)?))
     });
     Ok((StatusCode::CREATED, axum::Json(opened.await?)).into_response())
 }
 
-fn opened(store: &Store, spec: Vec<u8>, submitted: Submitted) -> Result<Begun, Problem> {
-    let Submitted { id, tasks, opened } = submitted;
-    let spec = Spec::parse(spec).expect("the ledger has read it");
-    let policy = &spec.policy;
-    let nodes_max = policy.nodes_max.min(ROUNDS_NODES_MAX);
-    // Those that are drawn from: no more are counted than may be drawn.
-    let version = store.at(opened)?;
-    let (mut registered, enough) = (0, nodes_max);
-    for node in version.prefix(NODE_PREFIX).take(enough as usize) {
-        node?;
-        registered += 1;
+impl From<Submitted> for Begun {
+    fn from(Submitted { id, tasks, opened, policy, registered }: Submitted) -> Self {
+        // No more are counted than may be drawn.
+        let registered = u32::try_from(registered).unwrap_or(u32::MAX);
+        let nodes_max = policy.nodes_max.min(ROUNDS_NODES_MAX).min(registered);
+        let outcome = Rounds::new(policy.lead, nodes_max)
+            .map(|rounds| rounds.outcome(Voters::Independent { error: policy.error() }));
+        let no_agreement = outcome.map(|outcome| some_task(outcome.no_agreement, tasks));
+        Begun { id: id.to_string(), tasks, opened: opened.0, no_agreement }
     }
-    let rounds = Rounds::new(policy.lead, nodes_max.min(registered));
-    let outcome = rounds.map(|it| it.outcome(Voters::Independent { error: policy.error() }));
-    let no_agreement = outcome.map(|outcome| some_task(outcome.no_agreement, tasks));
-    Ok(Begun { id: id.to_string(), tasks, opened: opened.0, no_agreement })
 }
 
 /// How a transition stands, and what each of its tasks waits for.
@@ -207,17 +198,7 @@ pub(crate) async fn cancel(
     discard(&headers, body).await;
     allowed?;
     let id = transition(path)?;
-    let cancel = app.step(move |store| match store.ledger().cancel(&id) {
-        // One that was cancelled before is answered as then.
-        Err(Error::Refused(Refusal::NotCancellable)) if is_cancelled(store, &id)? => Ok(()),
-        cancelled => Ok(cancelled?),
-    });
-    cancel.await?;
+    app.step(move |store| Ok(store.ledger().cancel(&id)?)).await?;
     let cancelled = json!({ "id": id.to_string(), "outcome": "cancelled" });
     json_answer(&app, StatusCode::OK, cancelled.to_string())
-}
-
-fn is_cancelled(store: &Store, id: &TransitionId) -> Result<bool, Problem> {
-    let decided = store.ledger().progress(id)?.decided;
-    Ok(decided.is_some_and(|(_, outcome)| outcome == Outcome::Cancelled))
 }

@@ -5,7 +5,7 @@
 //! for anything to become durable.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -191,10 +191,8 @@ impl Book {
     pub(crate) fn add(&mut self, open: Open, now: u64) {
         let id = open.spec.id();
         let indexes = 0..open.spec.tasks();
-        let Entry::Vacant(place) = self.open.entry(id) else {
-            unreachable!("a transition is opened once");
-        };
-        place.insert(open);
+        let before = self.open.insert(id, open);
+        assert!(before.is_none(), "a transition is opened once");
         indexes.for_each(|index| self.began((id, index), now));
     }
 
@@ -221,8 +219,7 @@ impl Book {
         let open = self.open.get_mut(&at.transition).ok_or(Refusal::TooLate)?;
         let task = open.task(at.task)?;
         let taken = task.pledge(at.round, pledge)?;
-        let round = task.current();
-        let seat = round.seats.iter().find(|seat| seat.node == pledge.node);
+        let seat = task.current().seat(&pledge.node);
         let first = seat.and_then(|seat| seat.pledge).unwrap_or(*pledge);
         self.heard((at.transition, at.task), &pledge.node);
         Ok((taken, first))
@@ -336,7 +333,7 @@ impl Book {
         let open = &self.open[&id.0];
         let task = &open.tasks[id.1 as usize];
         let complete = task.is_complete();
-        let seat = task.current().seats.iter().find(|seat| seat.node == *node);
+        let seat = task.current().seat(node);
         if let Some(until) = open.until(id.1)
             && seat.is_none_or(|seat| !seat.is_awaited(task.phase))
         {

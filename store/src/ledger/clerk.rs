@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     Error,
-    commit::{Committed, Jobs, Work},
-    engine::{Batch, Writer},
+    commit::{self, Awaited, Jobs, Work},
+    engine::{Batch, Ticket, Writer},
     store::Shared,
 };
 
@@ -107,7 +107,7 @@ impl Clerk {
     }
 
     /// Sends the closings of rounds on their way into a version.
-    fn close(&self, tasks: &BTreeSet<TaskId>) -> Option<Stepping> {
+    fn close(&self, tasks: &BTreeSet<TaskId>) -> Option<Awaited> {
         let book = self.desk().book();
         let closing = |(id, index): &TaskId| {
             let task = &book.get(id)?.tasks[*index as usize];
@@ -120,7 +120,7 @@ impl Clerk {
     }
 
     /// Sends the ends of rounds on their way to being durable.
-    fn end(&self, tasks: &BTreeSet<TaskId>) -> Option<crate::engine::Ticket> {
+    fn end(&self, tasks: &BTreeSet<TaskId>) -> Option<Ticket> {
         let book = self.desk().book();
         let mut batch = Batch::new();
         for (id, index) in tasks {
@@ -147,18 +147,9 @@ impl Clerk {
         decision.fold(folding, &*self.shared.engine)
     }
 
-    fn send(&self, step: Step) -> Stepping {
-        let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        self.jobs.send(Work::Step(step), Box::new(move |result| drop(answer.send(result))));
-        Stepping(answered)
-    }
-}
-
-/// A step on its way into a version.
-struct Stepping(std::sync::mpsc::Receiver<Result<Committed, Error>>);
-
-impl Stepping {
-    fn wait(self) -> Result<Committed, Error> {
-        self.0.recv().unwrap_or(Err(Error::Closed))
+    fn send(&self, step: Step) -> Awaited {
+        let (answer, awaited) = commit::answer();
+        self.jobs.send(Work::Step(step), answer);
+        awaited
     }
 }

@@ -28,13 +28,13 @@ pub(crate) struct Decision {
     opened: Version,
     tasks: Vec<TaskRecord>,
     scores: BTreeMap<NodeKey, Score>,
-    result: Result,
+    effect: Effect,
     /// The results that anyone may read from now on.
     readable: Vec<Digest>,
 }
 
 /// What there is to apply.
-enum Result {
+enum Effect {
     Cancelled,
     /// Results that are still to be folded.
     Agreed,
@@ -76,15 +76,15 @@ impl Decision {
         }
         readable.sort_unstable();
         readable.dedup();
-        let result = match ending {
-            Ending::Cancelled => Result::Cancelled,
+        let effect = match ending {
+            Ending::Cancelled => Effect::Cancelled,
             Ending::NoAgreement { task } => {
-                Result::Failed(format!("task {task} ended without agreement"))
+                Effect::Failed(format!("task {task} ended without agreement"))
             }
-            Ending::Agreed => Result::Agreed,
+            Ending::Agreed => Effect::Agreed,
         };
         let (spec, opened) = (open.spec.clone(), open.opened);
-        Decision { spec, opened, scores: scores(open), tasks, result, readable }
+        Decision { spec, opened, scores: scores(open), tasks, effect, readable }
     }
 
     pub(crate) fn spec(&self) -> &Spec {
@@ -99,9 +99,9 @@ impl Decision {
         mut self,
         folding: Option<Folding>,
         engine: &dyn Engine,
-    ) -> std::result::Result<Self, Error> {
-        if let Result::Agreed = self.result {
-            self.result = fold(&self.spec, folding, &self.tasks, engine)?;
+    ) -> Result<Self, Error> {
+        if let Effect::Agreed = self.effect {
+            self.effect = fold(&self.spec, folding, &self.tasks, engine)?;
         }
         // What anyone may read already stays so from where it was.
         let mut sealed = Vec::new();
@@ -115,8 +115,8 @@ impl Decision {
     }
 
     pub(crate) fn keys(&self) -> Vec<Bytes> {
-        let members = match &self.result {
-            Result::Value { members, .. } => &members[..],
+        let members = match &self.effect {
+            Effect::Value { members, .. } => &members[..],
             _ => &[],
         };
         let members = members.iter().map(|member| member.key.clone());
@@ -125,8 +125,8 @@ impl Decision {
 
     /// Bytes of what is written, about.
     pub(crate) fn bytes(&self) -> usize {
-        let value = match &self.result {
-            Result::Value { bytes, .. } => *bytes,
+        let value = match &self.effect {
+            Effect::Value { bytes, .. } => *bytes,
             _ => 0,
         };
         value + self.tasks.len() * size_of::<TaskRecord>()
@@ -137,13 +137,13 @@ impl Decision {
         &self,
         version: &Joining<'_>,
         additions: &mut Additions,
-    ) -> std::result::Result<(), Error> {
+    ) -> Result<(), Error> {
         let (id, opened) = (self.spec.id(), self.opened);
-        let (outcome, value, reason) = match &self.result {
-            Result::Cancelled => (Outcome::Cancelled, None, None),
-            Result::Agreed => unreachable!("results are folded before they are written"),
-            Result::Failed(reason) => (Outcome::Failed, None, Some(reason.clone())),
-            Result::Value { digest, folding, members, .. } => {
+        let (outcome, value, reason) = match &self.effect {
+            Effect::Cancelled => (Outcome::Cancelled, None, None),
+            Effect::Agreed => unreachable!("results are folded before they are written"),
+            Effect::Failed(reason) => (Outcome::Failed, None, Some(reason.clone())),
+            Effect::Value { digest, folding, members, .. } => {
                 match written(&self.spec, folding, members, version)? {
                     Ok(writes) => {
                         additions.writes.extend(writes);
@@ -193,9 +193,9 @@ fn fold(
     folding: Option<Folding>,
     tasks: &[TaskRecord],
     engine: &dyn Engine,
-) -> std::result::Result<Result, Error> {
+) -> Result<Effect, Error> {
     let Some(folding) = folding else {
-        return Ok(Result::Failed(format!("there is no fold {:?} here any more", spec.fold)));
+        return Ok(Effect::Failed(format!("there is no fold {:?} here any more", spec.fold)));
     };
     let output = |task: &TaskRecord| {
         let digest = task.digest.expect("a task that is final has votes");
@@ -207,23 +207,23 @@ fn fold(
         bytes += outputs.last().map_or(0, Bytes::len);
         if bytes > RESULTS_BYTES_MAX {
             let reason = format!("the results have more than {RESULTS_BYTES_MAX} bytes together");
-            return Ok(Result::Failed(reason));
+            return Ok(Effect::Failed(reason));
         }
     }
     let value = match folding.fold(&outputs) {
         Ok(value) => value,
-        Err(reason) => return Ok(Result::Failed(reason)),
+        Err(reason) => return Ok(Effect::Failed(reason)),
     };
     let bytes = value.to_bytes();
     let (digest, bytes) = (Digest::of(&bytes), bytes.len());
     Ok(match members(spec, value) {
-        Ok(members) => Result::Value { digest, bytes, folding, members },
-        Err(reason) => Result::Failed(reason),
+        Ok(members) => Effect::Value { digest, bytes, folding, members },
+        Err(reason) => Effect::Failed(reason),
     })
 }
 
 /// What a value is to be written as.
-fn members(spec: &Spec, value: Json) -> std::result::Result<Vec<Member>, String> {
+fn members(spec: &Spec, value: Json) -> Result<Vec<Member>, String> {
     if !spec.spread {
         return Ok(vec![Member { key: spec.into.clone().into(), name: None, value }]);
     }
@@ -256,7 +256,7 @@ fn written(
     folding: &Folding,
     members: &[Member],
     version: &Joining<'_>,
-) -> std::result::Result<std::result::Result<Vec<(Bytes, Option<Bytes>)>, String>, Error> {
+) -> Result<Result<Vec<(Bytes, Option<Bytes>)>, String>, Error> {
     let (mut writes, mut bytes) = (Vec::with_capacity(members.len()), 0);
     for Member { key, name, value } in members {
         let value = match spec.apply {

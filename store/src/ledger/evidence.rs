@@ -17,11 +17,7 @@ use super::{
     journal::{self, Fact, Reveal},
     read_spec,
 };
-use crate::{
-    Damage, Error, Which,
-    snapshot::{self, Pair},
-    store::Published,
-};
+use crate::{Damage, Error, Which, snapshot::Pair, store::Published};
 
 /// By task and round, the pledges of a closed round.
 type Pledges = BTreeMap<(u32, u32), Vec<Pledge>>;
@@ -104,16 +100,12 @@ impl Ledger<'_> {
         };
         let tasks = match &shown.tasks {
             Some(question) => {
-                let Ok(proof) = prove(&Sorted::new(self.tasks(version)?), question);
+                let Ok(proof) = prove(&Sorted::new(self.store.tasks(version)?), question);
                 Some(proof)
             }
             None => None,
         };
         Ok(Part { header, finality: finality.to_string(), state, tasks })
-    }
-
-    fn tasks(&self, version: Version) -> Result<Vec<Pair>, Error> {
-        snapshot::tasks(self.engine(), &self.store.shared.pages, version)
     }
 
     /// What became of a transition and of its tasks, as the version that decided it records them.
@@ -122,7 +114,7 @@ impl Ledger<'_> {
         id: &TransitionId,
         decided: Version,
     ) -> Result<(Outcome, Vec<TaskRecord>), Error> {
-        records(&self.tasks(decided)?, id, decided)
+        records(&self.store.tasks(decided)?, id, decided)
     }
 
     /// The accepted results, by digest.

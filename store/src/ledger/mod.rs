@@ -21,7 +21,6 @@ pub(crate) mod check;
 mod clerk;
 mod decide;
 mod evidence;
-
 mod fold;
 mod journal;
 mod nodes;
@@ -83,15 +82,15 @@ impl Desk {
     }
 
     /// A registry, in the memory of the one before if it is the same.
-    fn share(&self, registry: Vec<NodeKey>) -> Arc<[NodeKey]> {
+    fn share(&self, registry: Arc<[NodeKey]>) -> Arc<[NodeKey]> {
         let mut last = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        if last[..] != registry[..] {
-            *last = registry.into();
+        if *last != registry {
+            *last = registry;
         }
         last.clone()
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
@@ -122,7 +121,7 @@ pub(crate) fn recover(engine: &dyn Engine, options: &Options) -> Result<Desk, Er
         if record.decided.is_some() {
             return Err(Error::Damaged(Damage::Transition(id)));
         }
-        open.registry = desk.share(open.registry.to_vec());
+        open.registry = desk.share(open.registry);
         let mut book = desk.book();
         // It had room when it was opened, whatever the limits are now.
         let _ = book.take_room(&open.spec);
@@ -141,7 +140,7 @@ fn replay(engine: &dyn Engine, id: &TransitionId) -> Result<(Open, record::Trans
     if registry.len() < spec.policy.lead as usize {
         return Err(damaged());
     }
-    let mut open = Open::new(Arc::new(spec), opened, header.digest(), registry.into());
+    let mut open = Open::new(Arc::new(spec), opened, header.digest(), registry);
     for (at, fact) in journal::facts(engine, id)? {
         open.replay(&at, &fact).ok_or_else(damaged)?;
     }
@@ -157,7 +156,7 @@ fn read_spec(engine: &dyn Engine, id: &TransitionId) -> Result<Spec, Error> {
 }
 
 /// The nodes that were registered in a version, in the order of their keys.
-fn registry(engine: &dyn Engine, opened: Version) -> Result<Vec<NodeKey>, Error> {
+fn registry(engine: &dyn Engine, opened: Version) -> Result<Arc<[NodeKey]>, Error> {
     let damaged = || Error::Damaged(Damage::Registry(opened));
     let proof = journal::registry(engine, opened)?;
     let state = version::read(engine, opened)?.0.state();

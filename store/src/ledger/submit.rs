@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anwansi_proofs::{
-    Input, Spec, TransitionId, Version,
+    Input, NodeKey, Spec, TaskPolicy, TransitionId, Version,
     record::Outcome,
     registry::{TransitionState, transition_key},
 };
@@ -26,6 +26,17 @@ pub struct Submitted {
     pub tasks: u32,
     /// The version that opened it, by which its nodes are drawn.
     pub opened: Version,
+    /// How its tasks are decided.
+    pub policy: TaskPolicy,
+    /// How many nodes are drawn from.
+    pub registered: usize,
+}
+
+impl Submitted {
+    fn new(spec: &Spec, opened: Version, registry: &[NodeKey]) -> Self {
+        let (id, tasks, policy) = (spec.id(), spec.tasks(), spec.policy);
+        Submitted { id, tasks, opened, policy, registered: registry.len() }
+    }
 }
 
 impl Ledger<'_> {
@@ -61,10 +72,11 @@ impl Ledger<'_> {
         let open = self.opened(&spec, opened);
         // Nothing else would do it before then.
         let open = open.inspect_err(|error| self.store.shared.fail(error))?;
+        let submitted = Submitted::new(&spec, opened, &open.registry);
         self.desk().book().add(open, (self.desk().uptime)());
         self.desk().due.notify_all();
         self.store.shared.announce();
-        Ok(Submitted { id: spec.id(), tasks: spec.tasks(), opened })
+        Ok(submitted)
     }
 
     /// A transition as it is when its version is durable.
@@ -94,12 +106,9 @@ impl Ledger<'_> {
 
     /// What was answered when this transition was opened, if it was.
     fn submitted(&self, spec: &Spec) -> Result<Option<Submitted>, Error> {
-        let (id, tasks) = (spec.id(), spec.tasks());
-        let state = self.store.latest().get(&transition_key(&id))?;
-        let Some(state) = state else { return Ok(None) };
-        let damaged = Error::Damaged(Damage::Transition(id));
-        let state = TransitionState::parse(&state).ok_or(damaged)?;
-        Ok(Some(Submitted { id, tasks, opened: state.opened }))
+        let Some(state) = self.state(&spec.id())? else { return Ok(None) };
+        let registry = registry(self.engine(), state.opened)?;
+        Ok(Some(Submitted::new(spec, state.opened, &registry)))
     }
 
     /// Checks what can be checked before a version is made, and takes the room that it needs.
@@ -144,9 +153,13 @@ impl Ledger<'_> {
 
     /// What became of a transition, as the newest version says.
     fn outcome(&self, id: &TransitionId) -> Result<Option<Outcome>, Error> {
-        let state = self.store.latest().get(&transition_key(id))?;
-        let state = state.and_then(|state| TransitionState::parse(&state));
-        let state = state.ok_or(Error::Damaged(Damage::Transition(*id)))?;
-        Ok(state.decided.map(|(_, outcome)| outcome))
+        Ok(self.state(id)?.and_then(|state| state.decided).map(|(_, outcome)| outcome))
+    }
+
+    /// How a transition stands in the newest version; `None` if that does not have it.
+    fn state(&self, id: &TransitionId) -> Result<Option<TransitionState>, Error> {
+        let Some(state) = self.store.latest().get(&transition_key(id))? else { return Ok(None) };
+        let damaged = Error::Damaged(Damage::Transition(*id));
+        TransitionState::parse(&state).map(Some).ok_or(damaged)
     }
 }

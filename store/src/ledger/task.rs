@@ -95,9 +95,12 @@ impl Round {
         Round { seats: nodes.into_iter().map(seat).collect(), closed: None }
     }
 
-    fn seat(&mut self, node: &NodeKey) -> Option<&mut Seat> {
-        let at = self.seats.binary_search_by_key(node, |seat| seat.node).ok()?;
-        Some(&mut self.seats[at])
+    pub(crate) fn seat(&self, node: &NodeKey) -> Option<&Seat> {
+        self.seats.binary_search_by_key(node, |seat| seat.node).ok().map(|at| &self.seats[at])
+    }
+
+    fn seat_mut(&mut self, node: &NodeKey) -> Option<&mut Seat> {
+        self.seats.binary_search_by_key(node, |seat| seat.node).ok().map(|at| &mut self.seats[at])
     }
 
     /// The pledges, first ones only, in the order of their nodes.
@@ -259,7 +262,7 @@ impl Task {
         if round > self.round() {
             return Err(Refusal::NotDrawn);
         }
-        self.current_mut().seat(node).ok_or(Refusal::NotDrawn)
+        self.current_mut().seat_mut(node).ok_or(Refusal::NotDrawn)
     }
 
     /// The pledging of the round is in a version.
@@ -298,14 +301,14 @@ impl Task {
         }
         match fact {
             Fact::Pledged { pledge, second } => {
-                let seat = self.current_mut().seat(&pledge.node)?;
+                let seat = self.current_mut().seat_mut(&pledge.node)?;
                 (seat.pledge, seat.second) = (Some(*pledge), *second);
             }
             Fact::Closed { version } => self.closed(*version),
             Fact::Revealed { node, reveal } => {
-                self.current_mut().seat(node)?.reveal = Some(*reveal);
+                self.current_mut().seat_mut(node)?.reveal = Some(*reveal);
             }
-            Fact::BadReveal { node } => self.current_mut().seat(node)?.bad_reveal = true,
+            Fact::BadReveal { node } => self.current_mut().seat_mut(node)?.bad_reveal = true,
             Fact::Ended => self.end_round(place, registry, policy),
         }
         Some(())

@@ -1,9 +1,7 @@
 //! What can be seen of transitions: how they stand, and what each node has to do.
 
-use std::sync::Arc;
-
 use anwansi_proofs::{
-    Digest, Input, NodeKey, Place, Pledge, Spec, TransitionId, Version,
+    Digest, Input, NodeKey, Place, Pledge, TransitionId, Version,
     record::{Outcome, Status, TaskRecord},
 };
 use bytes::Bytes;
@@ -136,40 +134,31 @@ impl Ledger<'_> {
             let draws = task.rounds.iter().map(|round| u32::try_from(round.seats.len()));
             let draws = draws.collect::<Result<_, _>>().expect("no more than nodes_max");
             let until_ms = open.until(index)?.saturating_sub(now);
-            let (spec, opened) = (open.spec.clone(), open.opened);
-            Some((spec, index, task.round(), turn, opened, draws, until_ms))
+            let (round, spec, opened) = (task.round(), open.spec.clone(), open.opened);
+            // Inputs are long: nobody else waits while they are copied.
+            Some(move || Assignment {
+                transition: id,
+                index,
+                round,
+                turn,
+                opened,
+                draws,
+                program: spec.program.clone(),
+                code: spec.code,
+                input: spec.inputs[index as usize].clone(),
+                until_ms,
+            })
         };
         let assigned = book.awaited_of(node).filter_map(assigned).take(ASSIGNMENTS_MAX);
         let assigned = assigned.collect::<Vec<_>>();
-        // Inputs are long: nobody else waits while they are copied.
         drop(book);
-        let assignment = |(spec, index, round, turn, opened, draws, until_ms): (
-            Arc<Spec>,
-            u32,
-            u32,
-            Turn,
-            Version,
-            Vec<u32>,
-            u64,
-        )| Assignment {
-            transition: spec.id(),
-            index,
-            round,
-            turn,
-            opened,
-            draws,
-            program: spec.program.clone(),
-            code: spec.code,
-            input: spec.inputs[index as usize].clone(),
-            until_ms,
-        };
         let mut bytes = 0;
         let fits = |assignment: &Assignment| {
             let fits = bytes <= ASSIGNMENTS_BYTES_MAX;
             bytes += if let Input::Data(data) = &assignment.input { data.len() } else { 0 };
             fits
         };
-        assigned.into_iter().map(assignment).take_while(fits).collect()
+        assigned.into_iter().map(|assignment| assignment()).take_while(fits).collect()
     }
 
     /// How a transition stands.
@@ -202,14 +191,14 @@ impl Ledger<'_> {
         }
         let now = (self.desk().uptime)();
         let book = self.desk().book();
-        let tasks = match book.get(id) {
+        let (tasks, equivocations) = match book.get(id) {
             Some(open) => {
-                (0..open.spec.tasks()).map(|index| task_progress(open, index, now)).collect()
+                let tasks = (0..open.spec.tasks()).map(|index| task_progress(open, index, now));
+                (tasks.collect(), open.equivocations())
             }
             // Its version is on the way: the opening one, or the one that decides it.
-            None => Vec::new(),
+            None => (Vec::new(), Vec::new()),
         };
-        let equivocations = book.get(id).map(Open::equivocations).unwrap_or_default();
         Ok(Progress { id: *id, opened, decided: None, reason: None, tasks, equivocations })
     }
 
