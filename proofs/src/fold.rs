@@ -335,7 +335,7 @@ fn array(value: Json) -> Option<Vec<Json>> {
 }
 
 fn object(value: Json) -> Option<ByName<Json>> {
-    if let Json::Object(members) = value { Some(members) } else { None }
+    if let Json::Object(members) = value { Some(members.into_iter().collect()) } else { None }
 }
 
 fn integers(value: Json) -> Option<Vec<BigInt>> {
@@ -347,8 +347,8 @@ fn strings(value: Json) -> Option<BTreeSet<String>> {
 }
 
 fn integers_by_name(value: Json) -> Option<ByName<BigInt>> {
-    let members = object(value)?.into_iter();
-    members.map(|(name, value)| Some((name, integer(value)?))).collect()
+    let Json::Object(members) = value else { return None };
+    members.into_iter().map(|(name, value)| Some((name, integer(value)?))).collect()
 }
 
 fn add_vectors(

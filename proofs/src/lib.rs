@@ -74,7 +74,7 @@ pub use evidence::{
 pub use fold::{Fold, FoldError, Operand};
 pub use hash::{Digest, Root};
 pub use header::{HEADER_BYTES_MAX, Header, ORIGIN_BYTES_MAX, Origin, Version};
-pub use json::{BigInt, DIGITS_MAX, Json, NESTING_MAX};
+pub use json::{BigInt, DIGITS_MAX, Json, NESTING_MAX, Object};
 pub use log::{Bundle, LogHash, LogProof, Tile};
 pub use note::{NOTE_BYTES_MAX, Note, SIGNATURES_MAX, Signature};
 pub use policy::{POLICY_BYTES_MAX, POLICY_NAMES_MAX, Policy};

@@ -1,12 +1,16 @@
 //! Reads the members of a JSON object strictly: each once by its name, and none left over.
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 
-use crate::{Digest, Version, json::Json, text::DECIMAL_MAX};
+use crate::{
+    Digest, Version,
+    json::{Json, Object},
+    text::DECIMAL_MAX,
+};
 
 /// The members of an object that were not read yet. All readers give `None` for a member that is missing
 /// or of another type.
-pub(crate) struct Members(BTreeMap<String, Json>);
+pub(crate) struct Members(Object);
 
 impl Members {
     /// The members of `json`, if it is an object.

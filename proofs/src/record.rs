@@ -5,7 +5,6 @@
 //! recounts it.
 
 use alloc::{
-    collections::BTreeMap,
     string::{String, ToString},
     vec::Vec,
 };
@@ -299,8 +298,7 @@ impl TransitionRecord {
 
 /// An object of these members, as canonical JSON.
 pub(crate) fn object<const N: usize>(members: [(&str, Json); N]) -> Vec<u8> {
-    let members = members.map(|(name, value)| (name.to_string(), value));
-    Json::Object(BTreeMap::from(members)).to_bytes()
+    Json::from(members).to_bytes()
 }
 
 fn text(value: &impl ToString) -> Json {

@@ -1,7 +1,6 @@
 //! The specification of a transition: which tasks there are, and what becomes of their results.
 
 use alloc::{
-    collections::BTreeMap,
     string::{String, ToString as _},
     vec::Vec,
 };
@@ -254,24 +253,22 @@ impl Draft {
             ("pledge_ms", policy.pledge_ms),
             ("reveal_ms", policy.reveal_ms),
         ];
-        let numbers = numbers.map(|(name, number)| (name.to_string(), Json::from(number)));
+        let numbers = numbers.map(|(name, number)| (name, Json::from(number)));
         let text = |text: &str| Json::from(text);
         let apply = if self.apply == Apply::Add { "add" } else { "replace" };
-        let mut members = BTreeMap::from([
+        let members = [
             ("apply", text(apply)),
             ("fold", text(&self.fold)),
             ("inputs", Json::Array(self.inputs.iter().map(Input::to_json).collect())),
             ("into", text(&self.into)),
             ("nonce", text(&self.nonce)),
-            ("policy", Json::Object(numbers.into())),
+            ("policy", Json::from(numbers)),
             ("program", text(&self.program)),
             ("spread", Json::Bool(self.spread)),
-        ]);
-        if let Some(code) = &self.code {
-            members.insert("code", text(&code.to_string()));
-        }
-        let members = members.into_iter().map(|(name, value)| (name.to_string(), value));
-        Json::Object(members.collect())
+        ];
+        let code = self.code.map(|code| ("code", text(&code.to_string())));
+        let members = members.into_iter().chain(code);
+        Json::Object(members.map(|(name, value)| (name.to_string(), value)).collect())
     }
 
     fn read(bytes: &[u8]) -> Result<Self, SpecFault> {
@@ -335,7 +332,7 @@ impl Input {
             Input::Data(data) => ("data", base64(data)),
             Input::Blob(digest) => ("blob", digest.to_string()),
         };
-        Json::Object([(name.to_string(), Json::String(value))].into())
+        Json::from([(name, Json::String(value))])
     }
 
     fn read(json: Json) -> Option<Self> {

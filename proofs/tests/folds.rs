@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anwansi_proofs::{
-    BigInt, DIGITS_MAX, Error, Fold, FoldError, Format, Json, NESTING_MAX, Operand,
+    BigInt, DIGITS_MAX, Error, Fold, FoldError, Format, Json, NESTING_MAX, Object, Operand,
 };
 use fastrand::Rng;
 
@@ -82,7 +82,7 @@ fn model(fold: Fold, outputs: &[Json]) -> Json {
             (0..outputs[0].as_array().unwrap().len()).map(place).collect()
         }
         Fold::SumByKey => {
-            let names: BTreeSet<&String> = objects().flat_map(BTreeMap::keys).collect();
+            let names: BTreeSet<&String> = objects().flat_map(Object::keys).collect();
             let sum =
                 |name| objects().filter_map(|it| it.get(name)).map(as_integer).sum::<BigInt>();
             Json::Object(names.iter().map(|&name| (name.clone(), sum(name).into())).collect())

@@ -5,9 +5,7 @@
 //! without fractions whether they are JSON at all. Then each rule and each limit by name.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-
-use anwansi_proofs::{BigInt, DIGITS_MAX, Error, Format, Json, NESTING_MAX};
+use anwansi_proofs::{BigInt, DIGITS_MAX, Error, Format, Json, NESTING_MAX, Object};
 use fastrand::Rng;
 use serde_json::Value;
 
@@ -160,7 +158,7 @@ fn each_value_is_spelled_so() {
         ("18446744073709551616", Json::Integer(BigInt::from(1) << 64)),
         ("\"\"", "".into()),
         ("[]", Json::Array(Vec::new())),
-        ("{}", Json::Object(BTreeMap::new())),
+        ("{}", Json::Object(Object::new())),
         (r#"["",[],{}]"#, Json::Array(vec!["".into(), Vec::<Json>::new().into(), [].into()])),
         (
             r#"{"":1,"a":2,"aa":3,"b":4,"é":5}"#,

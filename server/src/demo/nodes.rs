@@ -194,7 +194,8 @@ impl Program for ErringCount {
 fn miscounted(result: &[u8], rng: &mut Rng) -> Vec<u8> {
     let Ok(Json::Object(mut counts)) = Json::parse(result) else { return result.to_vec() };
     let at = rng.usize(..counts.len().max(1));
-    if let Some(Json::Integer(count)) = counts.values_mut().nth(at) {
+    let word = counts.get_indexed(at).map(|(word, _)| word.clone());
+    if let Some(Json::Integer(count)) = word.and_then(|word| counts.get_mut(&word)) {
         *count += BigInt::from(rng.u32(1..1000));
     }
     Json::Object(counts).to_bytes()
@@ -216,7 +217,8 @@ impl Faulty {
         let mut known = None;
         while !stop.load(Ordering::SeqCst) {
             // It gives up as easily as it lies.
-            for assignment in self.client.assignments(&self.secret.key(), WAIT).unwrap_or_default()
+            for assignment in
+                self.client.assignments(&self.secret.key(), &[], WAIT).unwrap_or_default()
             {
                 let Assignment { transition, index, round, phase, .. } = assignment;
                 if done.insert((transition, index, round, phase)) {

@@ -1,7 +1,6 @@
 //! Computation: the words of a book are counted by nodes that do not trust one another, some of them faulty.
 
 use std::{
-    collections::BTreeMap,
     io::Write,
     ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +10,7 @@ use std::{
 use anwansi_client::{
     Client, Decision, Error, Progress,
     programs::{Program as _, WordCount},
-    proofs::{Apply, Draft, Input, Json, Spec, TaskPolicy, TransitionId, record::Outcome},
+    proofs::{Apply, Draft, Input, Json, Object, Spec, TaskPolicy, TransitionId, record::Outcome},
 };
 use serde_json::Value;
 
@@ -67,7 +66,7 @@ pub(super) fn show(
     let (spec, decision, took) = decide(client, plan, stop, out)?;
     let id = spec.id();
     let evidence = client.transition_evidence(&id, true)?.value;
-    let words = evidence.value.as_ref().and_then(Json::as_object).map_or(0, BTreeMap::len);
+    let words = evidence.value.as_ref().and_then(Json::as_object).map_or(0, Object::len);
     writeln!(
         out,
         "applied  in version {}, all chapters at once, {:.1} s after it was opened: {} words, each under {INTO}/<word>\n",

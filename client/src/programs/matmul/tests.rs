@@ -31,7 +31,7 @@ fn merged(inputs: &[Vec<u8>], seed: u8) -> Vec<u8> {
             assert!(all.insert(name, rows).is_none(), "a name twice");
         }
     }
-    Json::Object(all).to_bytes()
+    Json::from(all).to_bytes()
 }
 
 #[test]
