@@ -168,7 +168,8 @@ fn scores(
     if late > 0 {
         writeln!(
             out,
-            "         {late} times a node that does its part was too late: this machine is too slow for {} ms",
+            "         {late} times a node that does its part was too late: this machine is too slow for {} ms; \
+             what\n         it ran then is not in the cost",
             counted.spec.policy.pledge_ms,
         )?;
     }
