@@ -1,6 +1,6 @@
 //! A store with honest nodes that answer each task at once: what the ledger costs, and nothing else.
 
-use std::{path::Path, thread};
+use std::{path::Path, thread, time::Duration};
 
 use anwansi_proofs::{
     Apply, Digest, Draft, Input, NodeKey, Place, Pledge, Spec, TaskPolicy, TransitionId,
@@ -12,8 +12,10 @@ use ed25519_dalek::{Signer as _, SigningKey};
 
 /// The nodes that are registered.
 pub const NODES: u8 = 30;
-/// The threads that the nodes share.
-const THREADS: usize = 15;
+/// The threads of the nodes, and of those who submit.
+const THREADS: usize = NODES as usize;
+/// How often a node looks for something to do while there is nothing.
+const POLL: Duration = Duration::from_millis(1);
 /// The votes that decide a task, all of them cast in its first round.
 pub const LEAD: u32 = 3;
 
@@ -68,7 +70,6 @@ impl Machine {
     /// # Panics
     /// If one is not applied.
     pub fn run(&self, specs: &[Spec]) -> Vec<TransitionId> {
-        let ledger = self.store.ledger();
         thread::scope(|scope| {
             for specs in specs.chunks(specs.len().div_ceil(THREADS)) {
                 scope.spawn(move || {
@@ -78,37 +79,32 @@ impl Machine {
                 });
             }
         });
-        let ids = specs.iter().map(Spec::id).collect::<Vec<_>>();
-        let is_decided =
-            |id: &TransitionId| ledger.progress(id).expect("it was submitted").decided.is_some();
         thread::scope(|scope| {
-            for secrets in self.secrets.chunks(self.secrets.len().div_ceil(THREADS)) {
-                scope.spawn(|| {
-                    loop {
-                        let todo = secrets.iter().flat_map(|secret| {
-                            let todo = self.store.ledger().assignments(&node(secret));
-                            todo.into_iter().map(move |todo| (secret, todo))
-                        });
-                        let todo = todo.collect::<Vec<_>>();
-                        for (secret, todo) in &todo {
-                            self.act(secret, todo);
-                        }
-                        if todo.is_empty() {
-                            if ids.iter().all(is_decided) {
-                                return;
-                            }
-                            thread::yield_now();
-                        }
-                    }
-                });
-            }
+            self.secrets.iter().for_each(|it| drop(scope.spawn(|| self.work(it))))
         });
+        let is_decided = |id: &TransitionId| {
+            self.store.ledger().progress(id).expect("it was submitted").decided.is_some()
+        };
+        let ids = specs.iter().map(Spec::id).collect::<Vec<_>>();
+        assert!(ids.iter().all(is_decided), "what is open no more is decided");
         ids
+    }
+
+    /// Does a node's part until nothing is open.
+    fn work(&self, secret: &SigningKey) {
+        let ledger = self.store.ledger();
+        while ledger.load().transitions > 0 {
+            let todo = ledger.assignments(&node(secret), &[]);
+            todo.iter().for_each(|todo| self.act(secret, todo));
+            if todo.is_empty() {
+                thread::sleep(POLL);
+            }
+        }
     }
 
     fn act(&self, secret: &SigningKey, todo: &Assignment) {
         let (ledger, node) = (self.store.ledger(), node(secret));
-        let opened = self.store.finality(todo.opened).expect("it was opened").0;
+        let opened = self.store.headers(todo.opened, 1).expect("it was opened").remove(0);
         let place = Place {
             opened: Digest::of(opened.as_bytes()),
             transition: todo.transition,
