@@ -97,6 +97,7 @@ impl Metrics {
         self.version.set(number(latest.version().0));
         self.entries.set(number(latest.entries()));
         self.bytes.set(number(latest.bytes()));
+        self.ledger.note_load(app.store.ledger().load());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("strings take all that is written");
         text

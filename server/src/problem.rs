@@ -74,6 +74,8 @@ pub enum Kind {
     UnknownBlob,
     /// Fewer nodes are registered than have to agree.
     TooFewNodes,
+    /// As many nodes are registered as can be.
+    TooManyNodes,
     /// Too many transitions and tasks are open.
     TooMuchOpen,
     /// There is no such transition.
@@ -92,7 +94,7 @@ pub enum Kind {
     NotDrawn,
     /// It came after the end of its phase.
     TooLate,
-    /// The round is not closed yet.
+    /// What it follows on is not in the log yet.
     TooEarly,
     /// The node has not pledged.
     NotPledged,
@@ -147,6 +149,7 @@ impl Kind {
             Kind::FoldUse => ("fold-use", 422, "The fold cannot be used like this"),
             Kind::UnknownBlob => ("unknown-blob", 422, "An input is not there"),
             Kind::TooFewNodes => ("too-few-nodes", 409, "Too few nodes are registered"),
+            Kind::TooManyNodes => ("too-many-nodes", 409, "Too many nodes are registered"),
             Kind::TooMuchOpen => ("too-much-open", 503, "Too many transitions are open"),
             Kind::UnknownTransition => ("unknown-transition", 404, "There is no such transition"),
             Kind::UnknownTask => ("unknown-task", 404, "There is no such task"),

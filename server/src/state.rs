@@ -12,7 +12,8 @@ use anwansi_proofs::{
 };
 use anwansi_store::{
     BLOB_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, DRAWS_MAX, Error, OPEN_DRAWS_MAX,
-    OPEN_MAX, OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, RESULT_BYTES_MAX, Snapshot, Store, TASKS_MAX,
+    OPEN_MAX, OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, REGISTERED_MAX, RESULT_BYTES_MAX, Snapshot,
+    Store, TASKS_MAX,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -139,6 +140,7 @@ pub(crate) struct AllLimits {
     open_spec_bytes: usize,
     result_bytes: usize,
     blob_bytes: usize,
+    registered_nodes: usize,
     nodes_per_list: usize,
     connections: usize,
     reads: usize,
@@ -173,6 +175,7 @@ impl AllLimits {
             open_spec_bytes: OPEN_SPEC_BYTES_MAX,
             result_bytes: RESULT_BYTES_MAX,
             blob_bytes: BLOB_BYTES_MAX,
+            registered_nodes: REGISTERED_MAX,
             nodes_per_list: NODES_MAX,
             connections: limits.connections,
             reads: limits.reads,

@@ -67,9 +67,9 @@ pub use commit::{
 pub use error::{Damage, Error};
 pub use keys::LogKey;
 pub use ledger::{
-    Assignment, BLOB_BYTES_MAX, DRAWS_MAX, Equivocation, Ledger, Node, OPEN_DRAWS_MAX, OPEN_MAX,
-    OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, OwnFold, Progress, RESULT_BYTES_MAX, RESULTS_BYTES_MAX,
-    Refusal, Stage, Submitted, TASKS_MAX, TaskProgress, Turn,
+    Assignment, BLOB_BYTES_MAX, DRAWS_MAX, Equivocation, Ledger, Load, Node, OPEN_DRAWS_MAX,
+    OPEN_MAX, OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, OwnFold, Progress, REGISTERED_MAX,
+    RESULT_BYTES_MAX, RESULTS_BYTES_MAX, Refusal, Stage, Submitted, TASKS_MAX, TaskProgress, Turn,
 };
 pub use options::Options;
 pub use snapshot::{Pair, Snapshot, Which};

@@ -7,17 +7,17 @@
 mod common;
 mod machine;
 
-use std::sync::Arc;
+use std::{ops::Bound::Unbounded, sync::Arc};
 
 use anwansi_proofs::{
-    Apply, BigInt, Digest, Finding, Input, Json, Level, NodeKey, Policy, Spec, SpecFault,
-    TaskPolicy,
+    Apply, BigInt, Digest, Draft, Finding, Input, Json, Level, NodeKey, Pledge, Policy, Spec,
+    SpecFault, TaskPolicy,
     record::{Outcome, Status},
     registry::{NODE_PREFIX, Score, score_key},
 };
 use anwansi_store::{
     Commit, DRAWS_MAX, Error, Refusal, Stage, Store, TASKS_MAX, Turn,
-    engine::{Engine, Memory},
+    engine::{Batch, Direction, Engine, Keyspace, Memory},
 };
 use machine::{Habit, Node, PLEDGE_MS, REVEAL_MS, Uptime, draft, open, place, run, submit};
 
@@ -174,7 +174,7 @@ fn results_are_sealed_until_the_decision() {
     let mut revealed = false;
     let progress = loop {
         for node in &nodes {
-            for todo in store.ledger().assignments(&node.key()) {
+            for todo in store.ledger().assignments(&node.key(), &[]) {
                 let is_reveal = matches!(todo.turn, Turn::Reveal { .. });
                 revealed |= is_reveal && node.act(&store, &todo).contains_ok();
                 if !is_reveal {
@@ -281,10 +281,10 @@ fn pledges_and_reveals_are_refused_for_what_is_wrong_with_them() {
     let (store, uptime) = store_with(&nodes);
     let ledger = store.ledger();
     let id = submit(&store, &draft("", &["abc"]));
-    let drawn = |node: &&Node| !ledger.assignments(&node.key()).is_empty();
+    let drawn = |node: &&Node| !ledger.assignments(&node.key(), &[]).is_empty();
     let (inside, outside): (Vec<_>, Vec<_>) = nodes.iter().partition(drawn);
     assert_eq!((inside.len(), outside.len()), (3, 1));
-    let todo = ledger.assignments(&inside[0].key()).remove(0);
+    let todo = ledger.assignments(&inside[0].key(), &[]).remove(0);
     let place = place(&store, &todo);
     let send = |node: &Node, round| {
         let place = anwansi_proofs::Place { round, ..place };
@@ -315,7 +315,7 @@ fn pledges_and_reveals_are_refused_for_what_is_wrong_with_them() {
     send(inside[1], 0).unwrap();
     // The third is late: the round closes without it.
     uptime.pass(u64::from(PLEDGE_MS));
-    let todo = wait_for(|| ledger.assignments(&inside[0].key()).pop());
+    let todo = wait_for(|| ledger.assignments(&inside[0].key(), &[]).pop());
     assert!(matches!(todo.turn, Turn::Reveal { .. }));
     assert_eq!(refusal(send(inside[2], 0)), Refusal::TooLate);
     assert_eq!(ledger.pledges(&id, 0, 0).unwrap().len(), 2);
@@ -352,6 +352,91 @@ fn wait_for<T>(mut is_there: impl FnMut() -> Option<T>) -> T {
 }
 
 #[test]
+fn pledge_before_the_opening_is_taken_in_is_too_early() {
+    let nodes = nodes(&[(Habit::Honest, 3)]);
+    let (store, _) = store_with(&nodes);
+    let spec = Spec::new(&draft("", &["abc"])).unwrap();
+    let (id, node) = (spec.id(), nodes[0].key());
+    let (sender, answers) = std::sync::mpsc::channel();
+    let asked = std::sync::Mutex::new(store.clone());
+    // It hears of the version before the ledger does, on the thread that makes it durable.
+    store.listen(move || {
+        let store = asked.lock().unwrap();
+        let nothing = Pledge { node, pledge: Digest::ZERO, signature: [0; 64] };
+        sender.send(store.ledger().pledge(&id, 0, 0, &nothing)).unwrap();
+    });
+    store.ledger().submit(spec.bytes()).unwrap();
+    assert_eq!(refusal(answers.recv().unwrap()), Refusal::TooEarly);
+    let nothing = Pledge { node, pledge: Digest::ZERO, signature: [0; 64] };
+    assert_eq!(refusal(store.ledger().pledge(&id, 0, 0, &nothing)), Refusal::BadSignature);
+}
+
+#[test]
+fn damaged_result_fails_its_transition_and_nothing_else() {
+    let nodes = nodes(&[(Habit::Honest, 3)]);
+    let uptime = Uptime::default();
+    let engine = Arc::new(Memory::new());
+    let store = open(engine.clone(), &uptime);
+    nodes.iter().for_each(|node| node.join(&store));
+    let id = submit(&store, &draft("", &["abc", "four"]));
+    let ledger = store.ledger();
+    let todo = |node: &Node, index| {
+        let todo = ledger.assignments(&node.key(), &[]);
+        todo.into_iter().find(|todo| todo.index == index)
+    };
+    let act = |index| {
+        for reveals in [false, true] {
+            for node in &nodes {
+                let awaited = || {
+                    todo(node, index).filter(|it| matches!(it.turn, Turn::Reveal { .. }) == reveals)
+                };
+                let answers = node.act(&store, &wait_for(awaited));
+                assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+            }
+        }
+    };
+    act(0);
+    let blobs = engine.scan(Keyspace::Blobs, Unbounded, Unbounded, Direction::Ascending);
+    let keys = blobs.map(|blob| blob.unwrap().0).collect::<Vec<_>>();
+    assert_eq!(keys.len(), 1);
+    let mut batch = Batch::new();
+    batch.put(Keyspace::Blobs, keys[0].clone(), "4");
+    engine.write(batch).unwrap();
+    act(1);
+    let progress =
+        wait_for(|| Some(ledger.progress(&id).unwrap()).filter(|it| it.decided.is_some()));
+    assert_eq!(progress.decided.unwrap().1, Outcome::Failed);
+    assert_eq!(progress.reason.unwrap(), "the stored result of task 0 is damaged");
+    let id = submit(&store, &draft("next", &["seven77"]));
+    let progress = run(&store, &nodes, &uptime, &id);
+    assert_eq!(progress.decided.unwrap().1, Outcome::Applied);
+    assert_eq!(store.latest().get(b"total").unwrap().unwrap(), "7");
+}
+
+#[test]
+fn assignments_are_those_of_the_programs_asked_for() {
+    let nodes = nodes(&[(Habit::Honest, 3)]);
+    let (store, _) = store_with(&nodes);
+    let many = vec!["x"; 300];
+    submit(&store, &draft("", &many));
+    let other = Draft { program: "other/1".into(), ..draft("", &["a", "b"]) };
+    submit(&store, &other);
+    let asked = |programs: &[&str]| {
+        let programs = programs.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        store.ledger().assignments(&nodes[0].key(), &programs)
+    };
+    // Those that end first: all of the first transition, of which some fill the answer.
+    assert_eq!(asked(&[]).len(), 256);
+    let found = asked(&["other/1"]);
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|todo| todo.program == "other/1"));
+    assert_eq!(asked(&["other/1", "length/1"]).len(), 256);
+    assert_eq!(asked(&["other/2"]), []);
+    let load = store.ledger().load();
+    assert_eq!((load.transitions, load.tasks), (2, 302));
+}
+
+#[test]
 fn transition_without_a_pledge_can_be_cancelled() {
     let nodes = nodes(&[(Habit::Honest, 3)]);
     let (store, _) = store_with(&nodes);
@@ -360,7 +445,7 @@ fn transition_without_a_pledge_can_be_cancelled() {
     let progress = store.ledger().progress(&id).unwrap();
     assert_eq!(progress.decided.unwrap().1, Outcome::Cancelled);
     store.ledger().cancel(&id).unwrap();
-    assert!(store.ledger().assignments(&nodes[0].key()).is_empty());
+    assert!(store.ledger().assignments(&nodes[0].key(), &[]).is_empty());
     let evidence = store.ledger().evidence(&id, true).unwrap();
     let policy = policy(&store);
     let checked = evidence.check(&policy).unwrap();
@@ -407,7 +492,7 @@ fn registry_lists_and_forgets_nodes() {
     nodes.iter().find(|node| node.key() == keys[0]).unwrap().join(&store);
     assert_eq!(ledger.node(&keys[0]).unwrap().since, since, "registered once");
     let id = submit(&store, &draft("", &["drawn before it left"]));
-    let drawn = nodes.iter().find(|it| !ledger.assignments(&it.key()).is_empty()).unwrap();
+    let drawn = nodes.iter().find(|it| !ledger.assignments(&it.key(), &[]).is_empty()).unwrap();
     ledger.remove(&drawn.key()).unwrap();
     assert_eq!(refusal(ledger.remove(&drawn.key())), Refusal::UnknownNode);
     assert_eq!(refusal(ledger.node(&drawn.key())), Refusal::UnknownNode);
@@ -433,7 +518,7 @@ fn spread_counts_are_added_key_by_key_and_verify() {
     let id = submit(&store, &draft);
     for _ in 0..2 {
         for node in &nodes {
-            let todo = wait_for(|| store.ledger().assignments(&node.key()).pop());
+            let todo = wait_for(|| store.ledger().assignments(&node.key(), &[]).pop());
             let place = place(&store, &todo);
             let (result, salt) = (&br#"{"a":[1],"b":{}}"#[..], node.salt(&place));
             match todo.turn {

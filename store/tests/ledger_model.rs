@@ -118,7 +118,7 @@ impl World {
     fn act(&mut self) {
         self.random.shuffle(&mut self.nodes);
         let todo = self.nodes.iter().find_map(|node| {
-            let assignments = self.store.ledger().assignments(&node.key());
+            let assignments = self.store.ledger().assignments(&node.key(), &[]);
             Some((node, self.random.choice(assignments)?))
         });
         let Some((node, todo)) = todo else { return };

@@ -3,10 +3,11 @@
 //! Nothing here checks that an assignment is right: that is the [`Worker`](crate::worker::Worker)'s part.
 //! These are the pieces to build other nodes from, faulty ones for tests among them.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use anwansi_proofs::{DECIMAL_MAX, Digest, NodeKey, Place, Pledge, TransitionId, Version};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -75,12 +76,22 @@ struct Told {
 }
 
 impl Client {
-    /// What `node` has to do, as soon as there is something, or nothing after `wait`. The server's word.
+    /// What `node` has to do for one of `programs`, or for any if none is named, as soon as there is something,
+    /// or nothing after `wait`. The server's word.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Refused`], and [`Error::NotProven`] if it is no such list.
-    pub fn assignments(&self, node: &NodeKey, wait: Duration) -> Result<Vec<Assignment>, Error> {
-        let path = format!("v1/assignments?node={node}&wait_ms={}", wait.as_millis());
+    pub fn assignments(
+        &self,
+        node: &NodeKey,
+        programs: &[String],
+        wait: Duration,
+    ) -> Result<Vec<Assignment>, Error> {
+        let mut path = format!("v1/assignments?node={node}&wait_ms={}", wait.as_millis());
+        for program in programs {
+            let program = utf8_percent_encode(program, NON_ALPHANUMERIC);
+            write!(path, "&program={program}").expect("strings take what is written");
+        }
         let answer = self.transport.get(&path, ANSWER_BYTES_MAX)?;
         let Answered { assignments } = serde_json::from_slice(&answer.body).map_err(Error::form)?;
         assignments.into_iter().take(ASSIGNMENTS_MAX).map(Assignment::read).collect()

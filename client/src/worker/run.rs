@@ -116,7 +116,9 @@ impl Worker {
         let (polled_in, polled) = mpsc::sync_channel(1);
         let (client, node, stopped) = (self.client.clone(), self.node, stop.clone());
         // Not waited for in the end: it may be waiting itself, for an answer that nobody needs.
-        thread::spawn(move || poll(&client, &node, &stopped, &polled_in));
+        let programs = self.programs.iter().map(|program| program.name().to_owned());
+        let programs = programs.collect::<Vec<_>>();
+        thread::spawn(move || poll(&client, &node, &programs, &stopped, &polled_in));
         let (finished_in, finished) = mpsc::channel();
         let (to_run, run) = mpsc::channel();
         let (to_reveal, reveal) = mpsc::channel();
@@ -175,11 +177,17 @@ impl Worker {
 }
 
 /// Asks for work until `stop` is set or nobody listens.
-fn poll(client: &Client, node: &NodeKey, stop: &AtomicBool, polled: &SyncSender<Polled>) {
+fn poll(
+    client: &Client,
+    node: &NodeKey,
+    programs: &[String],
+    stop: &AtomicBool,
+    polled: &SyncSender<Polled>,
+) {
     let mut backoff = Backoff::new(&Digest(node.0));
     let mut last = Vec::new();
     while !stop.load(Ordering::SeqCst) {
-        let (answer, pause) = match client.assignments(node, POLL_WAIT) {
+        let (answer, pause) = match client.assignments(node, programs, POLL_WAIT) {
             Ok(assignments) => {
                 backoff.reset();
                 let parts = assignments.iter().map(part).collect::<Vec<_>>();

@@ -119,29 +119,30 @@ impl Server {
             Lie::NotDrawn(drawn) => drawn,
             _ => node,
         };
-        let assignments = self.store.ledger().assignments(&asked).into_iter().map(|assignment| {
-            let (name, content) = match assignment.input {
-                Input::Data(data) => ("data", STANDARD.encode(data)),
-                Input::Blob(digest) => ("blob", digest.to_string()),
-            };
-            let (phase, closed) = match (assignment.turn, lie) {
-                (_, Lie::Closed(version)) => ("reveal", Some(version)),
-                (Turn::Pledge, _) => ("pledge", None),
-                (Turn::Reveal { closed }, _) => ("reveal", Some(closed.0)),
-            };
-            let (mut draws, mut opened) = (assignment.draws, assignment.opened);
-            match lie {
-                Lie::Draws(count) => draws[0] = count,
-                Lie::Opened(version) => opened = Version(version),
-                _ => {}
-            }
-            json!({
-                "transition": assignment.transition.to_string(), "index": assignment.index,
-                "round": assignment.round, "phase": phase, "opened": opened.0, "closed": closed,
-                "draws": draws, "program": assignment.program, "input": { name: content },
-                "until_ms": assignment.until_ms,
-            })
-        });
+        let assignments =
+            self.store.ledger().assignments(&asked, &[]).into_iter().map(|assignment| {
+                let (name, content) = match assignment.input {
+                    Input::Data(data) => ("data", STANDARD.encode(data)),
+                    Input::Blob(digest) => ("blob", digest.to_string()),
+                };
+                let (phase, closed) = match (assignment.turn, lie) {
+                    (_, Lie::Closed(version)) => ("reveal", Some(version)),
+                    (Turn::Pledge, _) => ("pledge", None),
+                    (Turn::Reveal { closed }, _) => ("reveal", Some(closed.0)),
+                };
+                let (mut draws, mut opened) = (assignment.draws, assignment.opened);
+                match lie {
+                    Lie::Draws(count) => draws[0] = count,
+                    Lie::Opened(version) => opened = Version(version),
+                    _ => {}
+                }
+                json!({
+                    "transition": assignment.transition.to_string(), "index": assignment.index,
+                    "round": assignment.round, "phase": phase, "opened": opened.0, "closed": closed,
+                    "draws": draws, "program": assignment.program, "input": { name: content },
+                    "until_ms": assignment.until_ms,
+                })
+            });
         answer(200, json!({ "assignments": assignments.collect::<Vec<_>>() }).to_string())
     }
 

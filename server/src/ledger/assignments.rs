@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anwansi_proofs::{Input, NodeKey};
+use anwansi_proofs::Input;
 use anwansi_store::{Assignment, Turn};
 use axum::{
     extract::State,
@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
-use super::{digits, json_answer};
+use super::{digits, json_answer, waiters::Asking};
 use crate::{openapi::ProblemDocument, problem::Problem, query::Query, state::App};
 
 #[derive(Serialize, ToSchema)]
@@ -85,6 +85,7 @@ impl From<Assignment> for Assigned {
 /// What a node has to do. With `wait_ms` the answer waits until there is something, but no longer.
 #[utoipa::path(get, path = "/v1/assignments", tag = "ledger", params(
     ("node" = String, Query, description = "The node's public key, 64 hex digits"),
+    ("program" = Option<String>, Query, description = "A program that it runs; repeat for more. Of any, if none is given"),
     ("wait_ms" = Option<u64>, Query, description = "How long to wait; cut at `wait_ms` in /v1/info, 0 if not given"),
 ), responses(
     (status = 200, description = "Nothing is to be done if it is empty: ask again", body = Assignments),
@@ -92,17 +93,19 @@ impl From<Assignment> for Assigned {
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
 pub(crate) async fn assignments(State(app): State<App>, uri: Uri) -> Result<Response, Problem> {
-    let query = Query::parse(uri.query(), &["node", "wait_ms"])?;
+    let query = Query::parse(uri.query(), &["node", "program", "wait_ms"])?;
     let node = query.one("node")?;
     let node = node.ok_or_else(|| Problem::malformed("name the node, as node=<64 hex digits>"))?;
     let node = digits("node", &String::from_utf8_lossy(node))?;
+    let programs = query.all("program").map(|name| String::from_utf8_lossy(name).into_owned());
+    let asking = (node, programs.collect::<Vec<_>>());
     let wait = Duration::from_millis(query.number("wait_ms")?.unwrap_or(0)).min(app.limits.wait());
     let end = Instant::now() + wait;
     let (mut room, mut news) = (None, app.news.listen());
     loop {
         // Before the look, so that nothing comes between the two.
-        let woken = (!wait.is_zero()).then(|| app.waiters.add(node));
-        let found = look(&app, node).await?;
+        let woken = (!wait.is_zero()).then(|| app.waiters.add(asking.clone()));
+        let found = look(&app, asking.clone()).await?;
         let (None, Some(woken)) = (&found, woken) else {
             return json_answer(&app, StatusCode::OK, found.unwrap_or_else(none));
         };
@@ -119,9 +122,9 @@ pub(crate) async fn assignments(State(app): State<App>, uri: Uri) -> Result<Resp
 }
 
 /// The answer, if there is something to do. What is to be done is under a lock, for which a thread waits.
-async fn look(app: &App, node: NodeKey) -> Result<Option<String>, Problem> {
+async fn look(app: &App, (node, programs): Asking) -> Result<Option<String>, Problem> {
     let found = app.read(move |store| {
-        let found = store.ledger().assignments(&node);
+        let found = store.ledger().assignments(&node, &programs);
         if found.is_empty() {
             return Ok(None);
         }

@@ -4,10 +4,10 @@ use anwansi_proofs::{
     Digest, Root, Version,
     record::{ClosingRecord, OpenRecord, TaskRecord, TransitionRecord},
 };
-use anwansi_store::Store;
+use anwansi_store::{Load, Store};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -20,6 +20,8 @@ const VERSIONS_AT_ONCE: usize = 256;
 #[derive(Clone, Default)]
 pub(crate) struct Figures {
     sent: Family<SentLabels, Counter>,
+    open: Gauge,
+    open_tasks: Gauge,
     opened: Counter,
     tasks_opened: Counter,
     closed: Counter,
@@ -62,6 +64,8 @@ impl Figures {
             "Pledges and reveals answered as durable",
             self.sent.clone(),
         );
+        registry.register("open_transitions", "Transitions not decided", self.open.clone());
+        registry.register("open_tasks", "Tasks of them", self.open_tasks.clone());
         registry.register("transitions_opened", "Transitions opened", self.opened.clone());
         registry.register("tasks_opened", "Tasks of them", self.tasks_opened.clone());
         registry.register("rounds_closed", "Rounds whose pledging was closed", self.closed.clone());
@@ -76,6 +80,13 @@ impl Figures {
             "What drawn nodes did wrong in tasks that were decided",
             self.faults.clone(),
         );
+    }
+
+    /// Notes how much is open.
+    pub(crate) fn note_load(&self, load: Load) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.open.set(number(load.transitions));
+        self.open_tasks.set(number(load.tasks));
     }
 
     /// Counts what a node sent, and was taken.

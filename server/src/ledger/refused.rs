@@ -56,6 +56,7 @@ impl From<Refusal> for Problem {
                 (Kind::NoSuchBlob, "results are sealed until their transition is decided")
             }
             Refusal::UnknownNode => (Kind::UnknownNode, "see GET /v1/nodes for those that are"),
+            Refusal::TooManyNodes { .. } => (Kind::TooManyNodes, ""),
             refusal => return Problem::internal(refusal),
         };
         let said = refusal.to_string();
@@ -71,6 +72,7 @@ fn with_members(problem: Problem, refusal: &Refusal) -> Problem {
         Refusal::Spec(SpecFault::Member { name }) => problem.with("member", *name),
         Refusal::TooManyTasks { max, .. }
         | Refusal::TooManyDraws { max, .. }
+        | Refusal::TooManyNodes { max }
         | Refusal::TooLong { max, .. } => problem.with("max", *max),
         Refusal::UnknownBlob { digest } => problem.with("digest", digest.to_string()),
         Refusal::WrongDigest { found } => problem.with("digest", found.to_string()),

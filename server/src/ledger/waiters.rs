@@ -17,35 +17,38 @@ use crate::state::App;
 /// How long after news they are looked at: what comes meanwhile costs no look of its own.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// For whom something is awaited: a node, and the programs that it runs, or none if it runs any.
+pub(crate) type Asking = (NodeKey, Vec<String>);
+
 /// Those who wait.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(Mutex<Vec<Waiter>>);
 
 #[derive(Debug)]
 struct Waiter {
-    node: NodeKey,
+    asking: Asking,
     wake: oneshot::Sender<()>,
 }
 
 impl Waiters {
-    /// Adds one who waits until `node` has something to do; whoever drops the answer waits no more.
+    /// Adds one who waits until there is something to do; whoever drops the answer waits no more.
     ///
-    /// What the node has to do already wakes nobody: look after this.
-    pub(crate) fn add(&self, node: NodeKey) -> oneshot::Receiver<()> {
+    /// What is to be done already wakes nobody: look after this.
+    pub(crate) fn add(&self, asking: Asking) -> oneshot::Receiver<()> {
         let (wake, woken) = oneshot::channel();
         let mut waiters = self.lock();
         // So that there are never more than there are requests.
         waiters.retain(|waiter| !waiter.wake.is_closed());
-        waiters.push(Waiter { node, wake });
+        waiters.push(Waiter { asking, wake });
         woken
     }
 
-    fn nodes(&self) -> HashSet<NodeKey> {
-        self.lock().iter().map(|waiter| waiter.node).collect()
+    fn asking(&self) -> HashSet<Asking> {
+        self.lock().iter().map(|waiter| waiter.asking.clone()).collect()
     }
 
-    fn wake(&self, nodes: &HashSet<NodeKey>) {
-        for waiter in self.lock().extract_if(.., |waiter| nodes.contains(&waiter.node)) {
+    fn wake(&self, found: &HashSet<Asking>) {
+        for waiter in self.lock().extract_if(.., |waiter| found.contains(&waiter.asking)) {
             // Who waits no more needs no waking.
             let _ = waiter.wake.send(());
         }
@@ -62,17 +65,17 @@ pub(crate) async fn wake(app: App) {
     while news.changed().await.is_ok() {
         sleep(PAUSE).await;
         loop {
-            let mut nodes = app.waiters.nodes();
-            if nodes.is_empty() {
+            let mut asking = app.waiters.asking();
+            if asking.is_empty() {
                 break;
             }
             let look = app.read(move |store| {
                 let ledger = store.ledger();
-                nodes.retain(|node| !ledger.assignments(node).is_empty());
-                Ok(nodes)
+                asking.retain(|(node, programs)| !ledger.assignments(node, programs).is_empty());
+                Ok(asking)
             });
-            if let Ok(nodes) = look.await {
-                app.waiters.wake(&nodes);
+            if let Ok(found) = look.await {
+                app.waiters.wake(&found);
                 break;
             }
             // There was no room to look: nobody else does it for them.

@@ -95,6 +95,14 @@ fn a_node_that_waits_is_answered_when_there_is_something_to_do() {
     assert!(waited < Duration::from_secs(10), "{waited:?}");
     // What is there is answered at once.
     assert!(ask(&nodes[0], 20_000).1 < Duration::from_secs(10));
+    // To a node that runs another program it is nothing to do.
+    let program = todo[0]["program"].as_str().unwrap();
+    let of = |programs: &str| {
+        let path = format!("/v1/assignments?node={}{programs}&wait_ms=100", nodes[0].key());
+        running.get(&path).json()["assignments"].as_array().unwrap().len()
+    };
+    assert_eq!(of("&program=other%2F1"), 0);
+    assert_eq!(of(&format!("&program=other/1&program={program}")), 1);
 }
 
 #[test]

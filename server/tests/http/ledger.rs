@@ -225,6 +225,8 @@ fn what_nodes_repeat_is_answered_as_the_first_was() {
         twice(&|| node.reveal(&running, &place, b"1"));
     }
     for line in [
+        "anwansi_open_transitions 0",
+        "anwansi_open_tasks 0",
         "anwansi_transitions_opened_total 1",
         "anwansi_tasks_opened_total 1",
         "anwansi_rounds_closed_total 1",

@@ -196,6 +196,11 @@ impl Book {
         indexes.for_each(|index| self.began((id, index), now));
     }
 
+    /// How many transitions and tasks are open, or being opened.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.room.transitions, self.room.tasks)
+    }
+
     /// Whether something is due at once.
     pub(crate) fn has_due(&self) -> bool {
         !self.due.is_empty()

@@ -94,7 +94,8 @@ impl Decision {
     /// Folds the results, if all tasks are final.
     ///
     /// # Errors
-    /// Those of storage. A fold that fails is no error: the transition fails with it.
+    /// Those of storage. A fold that fails is no error, nor is a result that was damaged since it was taken:
+    /// the transition fails with it.
     pub(crate) fn fold(
         mut self,
         folding: Option<Folding>,
@@ -106,8 +107,11 @@ impl Decision {
         // What anyone may read already stays so from where it was.
         let mut sealed = Vec::new();
         for digest in self.readable {
-            if !journal::is_marked(engine, &digest)? {
-                sealed.push(digest);
+            match journal::is_marked(engine, &digest) {
+                Ok(true) => {}
+                // A damaged mark is made anew.
+                Ok(false) | Err(Error::Damaged(_)) => sealed.push(digest),
+                Err(error) => return Err(error),
             }
         }
         self.readable = sealed;
@@ -197,14 +201,19 @@ fn fold(
     let Some(folding) = folding else {
         return Ok(Effect::Failed(format!("there is no fold {:?} here any more", spec.fold)));
     };
-    let output = |task: &TaskRecord| {
-        let digest = task.digest.expect("a task that is final has votes");
-        journal::blob(engine, &digest)?.ok_or(Error::Damaged(Damage::Blob(digest)))
-    };
     let (mut outputs, mut bytes) = (Vec::with_capacity(tasks.len()), 0);
     for task in tasks {
-        outputs.push(output(task)?);
-        bytes += outputs.last().map_or(0, Bytes::len);
+        let digest = task.digest.expect("a task that is final has votes");
+        let output = match journal::blob(engine, &digest) {
+            Ok(Some(output)) => output,
+            Ok(None) | Err(Error::Damaged(_)) => {
+                let index = task.index;
+                return Ok(Effect::Failed(format!("the stored result of task {index} is damaged")));
+            }
+            Err(error) => return Err(error),
+        };
+        bytes += output.len();
+        outputs.push(output);
         if bytes > RESULTS_BYTES_MAX {
             let reason = format!("the results have more than {RESULTS_BYTES_MAX} bytes together");
             return Ok(Effect::Failed(reason));

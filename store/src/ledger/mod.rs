@@ -49,7 +49,7 @@ pub use self::{
     nodes::Node,
     refusal::Refusal,
     submit::Submitted,
-    view::{Assignment, Equivocation, Progress, Stage, TaskProgress, Turn},
+    view::{Assignment, Equivocation, Load, Progress, Stage, TaskProgress, Turn},
 };
 use crate::{Damage, Error, Options, Store, engine::Engine, record, store::Clock, version};
 
@@ -58,6 +58,8 @@ pub const TASKS_MAX: usize = 10_000;
 /// Nodes that the tasks of one transition may draw, at most: tasks times `nodes_max`. So evidence stays within
 /// its own limit.
 pub const DRAWS_MAX: usize = 300_000;
+/// Nodes that are registered at once, at most: a proof of them all is kept with every transition.
+pub const REGISTERED_MAX: usize = 100_000;
 /// The longest result of a task, in bytes.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// The longest blob, in bytes.
@@ -188,13 +190,18 @@ impl<'a> Ledger<'a> {
         &self.store.shared.desk
     }
 
-    /// The digest of the header of the version that opened a transition.
+    /// The digest of the header of the version that opened a transition; [`Refusal::TooEarly`] if that
+    /// version is on its way still.
     fn known(&self, id: &TransitionId) -> Result<Digest, Error> {
         if let Some(open) = self.desk().book().get(id) {
             return Ok(open.header);
         }
         let record = journal::transition(self.engine(), id)?;
         let record = record.ok_or(Refusal::UnknownTransition { id: *id })?;
+        if record.decided.is_none() {
+            // It leaves the book when its decision is durable: it was not there yet.
+            return Err(Refusal::TooEarly.into());
+        }
         Ok(version::read(self.engine(), Version(record.opened))?.0.digest())
     }
 }

@@ -25,7 +25,11 @@ impl Ledger<'_> {
     /// be drawn.
     ///
     /// # Errors
-    /// [`Refusal::BadSignature`]; those of [`Store::commit`](crate::Store::commit).
+    /// [`Refusal::BadSignature`], [`Refusal::TooManyNodes`]; those of
+    /// [`Store::commit`](crate::Store::commit).
+    ///
+    /// # Cost
+    /// A pass over the nodes that are registered, on the committer.
     pub fn register(&self, node: &NodeKey, signature: &[u8; 64]) -> Result<Committed, Error> {
         if !node.verify(&join_message(self.store.origin()), signature) {
             return Err(Refusal::BadSignature.into());

@@ -90,8 +90,9 @@ pub enum Refusal {
     /// It came after the end of its phase: it counts for nothing, and against nobody.
     #[error("it came too late")]
     TooLate,
-    /// The round is not closed yet.
-    #[error("the pledging of this round is not closed yet: reveal after the closing is in the log")]
+    /// What it follows on is not in the log yet: the version that opens the transition, or the closing of
+    /// the round's pledges.
+    #[error("what this follows on is not in the log yet: try again a little later")]
     TooEarly,
     /// The node has not pledged in this round.
     #[error("the node has not pledged in this round")]
@@ -128,4 +129,10 @@ pub enum Refusal {
     /// The node is not registered.
     #[error("the node is not registered")]
     UnknownNode,
+    /// As many nodes are registered as can be.
+    #[error("{max} nodes are registered, and no more can be: remove some")]
+    TooManyNodes {
+        /// How many can be registered.
+        max: usize,
+    },
 }

@@ -12,7 +12,7 @@ use anwansi_proofs::{
 use bytes::Bytes;
 
 use super::{
-    Refusal,
+    REGISTERED_MAX, Refusal,
     decide::Decision,
     journal::{self, RoundId},
 };
@@ -92,6 +92,9 @@ impl Step {
                 let since = NodeRecord { since: version.version };
                 // Who is registered stays so, since then.
                 if version.get(&node_key(node))?.is_none() {
+                    if version.count(NODE_PREFIX, REGISTERED_MAX)? == REGISTERED_MAX {
+                        return Err(Refusal::TooManyNodes { max: REGISTERED_MAX }.into());
+                    }
                     additions.put(node_key(node), since.to_bytes());
                 }
             }

@@ -44,6 +44,15 @@ pub struct Assignment {
     pub until_ms: u64,
 }
 
+/// How much is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Transitions that are not decided, at most [`OPEN_MAX`](crate::OPEN_MAX).
+    pub transitions: usize,
+    /// Their tasks, at most [`OPEN_TASKS_MAX`](crate::OPEN_TASKS_MAX).
+    pub tasks: usize,
+}
+
 /// What is awaited of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -119,13 +128,17 @@ pub struct Equivocation {
 }
 
 impl Ledger<'_> {
-    /// What `node` has to do, what ends first first; some of it, if it is much.
+    /// What `node` has to do for one of `programs`, or for any if none is named; what ends first first, and
+    /// some of it, if it is much.
     #[must_use]
-    pub fn assignments(&self, node: &NodeKey) -> Vec<Assignment> {
+    pub fn assignments(&self, node: &NodeKey, programs: &[String]) -> Vec<Assignment> {
         let now = (self.desk().uptime)();
         let book = self.desk().book();
         let assigned = |(id, index): (TransitionId, u32)| {
             let open = book.get(&id)?;
+            if !programs.is_empty() && !programs.contains(&open.spec.program) {
+                return None;
+            }
             let task = &open.tasks[index as usize];
             let turn = match (task.phase, task.current().closed) {
                 (Phase::Revealing, Some(closed)) => Turn::Reveal { closed },
@@ -159,6 +172,13 @@ impl Ledger<'_> {
             fits
         };
         assigned.into_iter().map(|assignment| assignment()).take_while(fits).collect()
+    }
+
+    /// How much is open, with what is being opened.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (transitions, tasks) = self.desk().book().load();
+        Load { transitions, tasks }
     }
 
     /// How a transition stands.

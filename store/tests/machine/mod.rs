@@ -184,7 +184,7 @@ pub fn run(store: &Store, nodes: &[Node], uptime: &Uptime, id: &TransitionId) ->
         assert!(Instant::now() < stuck, "undecided: {progress:?}");
         let mut acted = false;
         for node in nodes {
-            for todo in ledger.assignments(&node.key()) {
+            for todo in ledger.assignments(&node.key(), &[]) {
                 acted |= node.act(store, &todo).iter().any(Result::is_ok);
             }
         }
@@ -210,7 +210,7 @@ pub fn decide(store: &Store, nodes: &[Node], id: &TransitionId) -> Progress {
         }
         assert!(Instant::now() < stuck, "undecided: {progress:?}");
         for node in nodes {
-            for todo in store.ledger().assignments(&node.key()) {
+            for todo in store.ledger().assignments(&node.key(), &[]) {
                 node.act(store, &todo);
             }
         }
