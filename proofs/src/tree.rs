@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::{
     Digest, Root, hash,
-    path::{bit, critical_bit, pack},
+    path::{bit, critical_bit},
 };
 
 /// One node of a [`Tree`], opened.
@@ -228,8 +228,7 @@ impl Builder {
             Top::Part(Part::Cut { start: was, digest }) if was == start => Ok(digest),
             Top::Part(Part::Cut { start: was, .. }) => Err(Moved(was)),
             Top::Branch { bit, left, right } => {
-                let segment = pack(&self.key, start..bit);
-                Ok(hash::branch(&segment, bit - start, &left, &right))
+                Ok(hash::branch_below(&self.key, start..bit, &left, &right))
             }
         }
     }

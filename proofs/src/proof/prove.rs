@@ -134,11 +134,16 @@ impl<'q> Asked<'q> {
     /// leaves the segment ends at the branch itself and concerns neither.
     fn split(&self, key: &[u8], at: usize) -> (Asked<'q>, Asked<'q>) {
         let parts = |target: &Target<'_>| critical_bit(key, target.key).filter(|bit| *bit < at);
-        let first =
-            self.keys.partition_point(|target| parts(target).is_some_and(|parts| bit(key, parts)));
-        let last =
-            self.keys.partition_point(|target| parts(target).is_none_or(|parts| bit(key, parts)));
-        let keys = &self.keys[first..last];
+        let keys = match self.keys {
+            [target] if parts(target).is_some() => &[],
+            [_] => self.keys,
+            keys => {
+                let before = |target: &_| parts(target).is_some_and(|parts| bit(key, parts));
+                let first = keys.partition_point(before);
+                let within = |target: &_| parts(target).is_none_or(|parts| bit(key, parts));
+                &keys[first..keys.partition_point(within)]
+            }
+        };
         let (left, right) = keys.split_at(keys.partition_point(|target| !bit(target.key, at)));
         let [left_ranges, right_ranges] =
             [false, true].map(|side| self.ranges_below(key, at, side));
@@ -176,6 +181,9 @@ enum Work<'q, N> {
     Hash(Digest),
 }
 
+/// As many bytes as the proof of one entry has, among millions.
+const PROOF_BYTES_USUAL: usize = 1024;
+
 /// Writes one proof.
 struct Prover<'t, T: Tree> {
     tree: &'t T,
@@ -188,7 +196,8 @@ struct Prover<'t, T: Tree> {
 impl<'t, T: Tree> Prover<'t, T> {
     fn run(tree: &'t T, asked: Asked<'_>) -> Result<Vec<u8>, T::Error> {
         let Some(top) = tree.top()? else { return Ok(vec![KIND_EMPTY]) };
-        let mut prover = Prover { tree, proof: Vec::new(), emptied: <_>::default() };
+        let proof = Vec::with_capacity(PROOF_BYTES_USUAL);
+        let mut prover = Prover { tree, proof, emptied: <_>::default() };
         if asked.is_empty() {
             prover.proof.push(KIND_HIDDEN);
             prover.proof.extend_from_slice(&tree.digest(&top, 0)?.0);
