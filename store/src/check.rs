@@ -69,7 +69,7 @@ impl Report {
 /// Holds the whole state in memory, and hashes all that was ever written.
 pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
     let engine = &*shared.engine;
-    let pages = Pages::new(shared.engine.clone(), CACHE_BYTES);
+    let pages = Pages::new(shared.engine.clone(), CACHE_BYTES, shared.pages.threads().clone());
     let newest = shared.published().snapshot.version();
     let mut report = Report::default();
     let manifest = engine.get(Keyspace::Meta, MANIFEST_KEY)?.unwrap_or_default();
@@ -193,7 +193,7 @@ fn check_flushes(
                 && let Some(page) = report.note(pages.open(&child))?
             {
                 report.pages += 1;
-                open.extend(page.slots.iter().cloned());
+                open.extend(page.slots());
             }
         }
         report.flushes += u64::from(report.damages.len() == damages);

@@ -370,8 +370,7 @@ impl Committer {
             Write { key, value }
         });
         let writes = writes.collect::<Vec<_>>();
-        let tree = std::mem::take(&mut self.tree);
-        self.tree = tree.update(&self.shared.pages, &writes).map_err(Refused::Store)?;
+        self.tree = self.tree.update(&self.shared.pages, &writes).map_err(Refused::Store)?;
         group.writes.extend(writes.into_iter().map(|write| (write.key.clone(), write)));
         Ok(())
     }
@@ -434,16 +433,20 @@ impl Committer {
         let mut pending = Pending { shared: shared.clone(), answers, committed: None, pass };
         self.writer.write_then(batch, move |done| {
             // A crash before this leaves the version out or whole; nobody was told of it.
+            let mut gone = Vec::new();
             match done {
                 Ok(()) => {
                     let (version, state) = (at.header.version(), at.header.state());
                     let bytes = version::bytes_of(&changes);
-                    shared.publish(Published::new(&shared, at, log, &root), bytes, changes.len());
+                    let published = Published::new(&shared, at, log, &root);
+                    gone = shared.publish(published, bytes, changes.len());
                     pending.committed = Some(Committed { version, state });
                 }
                 Err(error) => shared.fail(&error.into()),
             }
             drop(pending);
+            // Only now: callers need not wait for it.
+            drop(gone);
         });
     }
 

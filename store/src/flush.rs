@@ -23,11 +23,11 @@ use crate::{
     record::{self, CHUNK_BYTES, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
-    tree::{BYTES_A_WRITE, Child, Link, PageId, Slot},
+    tree::{Link, PageId, Slot},
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
-const LOG_BYTES: u64 = 64 << 20;
+const LOG_BYTES: u64 = 128 << 20;
 /// Bytes of pages that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -64,7 +64,7 @@ impl Trigger {
     /// Counts a version; asks for a flush if it is time for one.
     pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64, writes: usize) {
         let (bytes, writes) = self.count(bytes, writes);
-        let dirty = writes * BYTES_A_WRITE as u64;
+        let dirty = snapshot.version.tree.memory_of(writes);
         if bytes >= LOG_BYTES.max(snapshot.bytes() / 4) || dirty >= self.dirty_bytes_max {
             match self.flusher.try_send(Message::Due) {
                 Ok(()) => self.reset(),
@@ -132,12 +132,12 @@ impl Flusher {
         let tree = &snapshot.version.tree;
         let mut pack = Pack::new(self);
         if let Some(Slot::Child(top)) = &tree.top {
-            pack.page(top)?;
+            pack.page(&top.link);
         }
         let (placed, chunk) = pack.finish()?;
         self.chunk = chunk;
         // A crash here leaves chunks that no record names: the next opening sweeps them.
-        let id = |child: &Child| placed.get(&Arc::as_ptr(&child.link)).map(|(_, id)| *id);
+        let id = |link: &Arc<Link>| placed.get(&Arc::as_ptr(link)).map(|(_, id)| *id);
         let flush = record::Flush {
             top: tree.top.as_ref().map(|top| top.to_record(&id)),
             entries: tree.entries,
@@ -179,18 +179,14 @@ impl<'a> Pack<'a> {
         Pack { flusher, chunk, number: flusher.chunk, batch: Batch::new(), tickets, placed }
     }
 
-    /// Writes the page below `child` and all below it that are not stored. Recurses from page to page.
-    fn page(&mut self, child: &Child) -> Result<(), Error> {
-        if child.link.id().is_some() {
-            return Ok(());
+    /// Writes the page of `link` and all below it that are not stored. Recurses from page to page.
+    fn page(&mut self, link: &Arc<Link>) {
+        if link.id().is_some() {
+            return;
         }
-        let page = child.link.loaded().expect("a page that is not stored is in memory");
-        for slot in &page.slots {
-            if let Slot::Child(below) = slot {
-                self.page(below)?;
-            }
-        }
-        let id = |child: &Child| self.placed.get(&Arc::as_ptr(&child.link)).map(|(_, id)| *id);
+        let page = link.loaded().expect("a page that is not stored is in memory");
+        page.links().iter().for_each(|below| self.page(below));
+        let id = |link: &Arc<Link>| self.placed.get(&Arc::as_ptr(link)).map(|(_, id)| *id);
         let bytes = page.encode(&id);
         let id = PageId {
             epoch: self.flusher.epoch,
@@ -199,11 +195,10 @@ impl<'a> Pack<'a> {
             length: u32::try_from(bytes.len()).expect("pages are small"),
         };
         self.chunk.extend(bytes);
-        self.placed.insert(Arc::as_ptr(&child.link), (child.link.clone(), id));
+        self.placed.insert(Arc::as_ptr(link), (link.clone(), id));
         if self.chunk.len() >= CHUNK_BYTES {
             self.close_chunk();
         }
-        Ok(())
     }
 
     fn close_chunk(&mut self) {

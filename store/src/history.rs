@@ -11,7 +11,7 @@ use crate::{
     Damage, Error, flush,
     record::{self, ChunkKind, decode},
     snapshot::{At, Snapshot},
-    tree::{BYTES_A_WRITE, Slot, Tree},
+    tree::{Slot, Tree},
     version,
 };
 
@@ -29,22 +29,32 @@ pub(crate) struct History {
 
 #[derive(Default)]
 struct Recent {
-    versions: VecDeque<(Arc<At>, usize)>,
-    bytes: usize,
+    versions: VecDeque<(Arc<At>, u64)>,
+    bytes: u64,
 }
 
 impl History {
     /// Keeps a version that is no longer the newest, within an eighth of the budget for pages. The
     /// version after it made `writes` writes: so many pages are its alone.
-    pub(crate) fn remember(&self, snapshot: &Snapshot, writes: usize, cache_bytes: usize) {
+    ///
+    /// Gives those that are kept no longer: to drop one frees thousands of pages.
+    pub(crate) fn remember(
+        &self,
+        snapshot: &Snapshot,
+        writes: usize,
+        cache_bytes: usize,
+    ) -> Vec<Arc<At>> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = writes * BYTES_A_WRITE;
+        let bytes = snapshot.version.tree.memory_of(writes as u64);
         recent.versions.push_back((snapshot.version.clone(), bytes));
         recent.bytes += bytes;
-        while recent.bytes > cache_bytes / 8 {
-            let Some((_, bytes)) = recent.versions.pop_front() else { break };
+        let mut gone = Vec::new();
+        while recent.bytes > cache_bytes as u64 / 8 {
+            let Some((version, bytes)) = recent.versions.pop_front() else { break };
             recent.bytes -= bytes;
+            gone.push(version);
         }
+        gone
     }
 
     /// Opens `version`, which is not above that of `newest`.

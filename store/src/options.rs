@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
+    num::NonZeroUsize,
     sync::Arc,
+    thread::available_parallelism,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,12 +21,14 @@ pub struct Options {
     /// Tells the milliseconds since some moment, and never goes back: what the ledger's deadlines count.
     /// With [`clock`](Self::clock) the only clocks the store has.
     pub uptime: Clock,
+    /// On how many threads the tree is updated, where a commit is large.
+    pub threads: NonZeroUsize,
     /// Folds of the program's own, beside those of the format.
     pub folds: Vec<Arc<dyn OwnFold>>,
 }
 
 impl Default for Options {
-    /// A cache of 1 GiB, the system's clocks, and no folds of the program's own.
+    /// A cache of 1 GiB, the system's clocks, a thread for each processor, and no folds of the program's own.
     fn default() -> Self {
         let now = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -36,6 +40,7 @@ impl Default for Options {
             cache_bytes: 1 << 30,
             clock: Arc::new(now),
             uptime: Arc::new(uptime),
+            threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
             folds: Vec::new(),
         }
     }

@@ -11,7 +11,7 @@
 use anwansi_proofs::Digest;
 use wincode::{SchemaRead, SchemaWrite, config::DefaultConfig};
 
-use crate::{Damage, Error};
+use crate::{Damage, Error, PageId};
 
 /// The newest format of every kind of record, and of their arrangement.
 pub(crate) const FORMAT: u8 = 1;
@@ -162,10 +162,7 @@ pub(crate) struct Child<'a> {
     pub(crate) bit: u16,
     pub(crate) left: [u8; 32],
     pub(crate) right: [u8; 32],
-    pub(crate) epoch: u32,
-    pub(crate) chunk: u32,
-    pub(crate) offset: u32,
-    pub(crate) length: u32,
+    pub(crate) page: PageId,
 }
 
 /// The checkpoint that may have been signed last.

@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashMap,
+    io,
     ops::Bound::{Included, Unbounded},
     sync::{Arc, Mutex},
     thread,
 };
 
 use anwansi_proofs::{Header, LogHash, Version};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     Damage, Error, Options, Store,
@@ -58,7 +60,8 @@ pub(crate) fn open(
     writer.write(batch).wait()?;
     // A crash here leaves a store that was opened once more, or a new one that holds version 0.
 
-    let pages = Arc::new(Pages::new(engine.clone(), options.cache_bytes));
+    let threads = Arc::new(threads(options)?);
+    let pages = Arc::new(Pages::new(engine.clone(), options.cache_bytes, threads));
     let newest = newest_version(&*engine)?.ok_or(Error::Damaged(Damage::Header(Version(0))))?;
     let log = Log::load(&*engine, newest.0 + 1, |index| {
         Ok(version::read(&*engine, Version(index))?.1.header)
@@ -92,9 +95,7 @@ pub(crate) fn open(
     let mut handles = Vec::new();
     let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(run);
-        let thread = thread.map_err(|source| {
-            Error::Engine(EngineError::Io { doing: "starting a thread", source: Arc::new(source) })
-        })?;
+        let thread = thread.map_err(no_thread)?;
         own.push(thread.thread().id());
         handles.push(thread);
         Ok::<_, Error>(())
@@ -107,6 +108,19 @@ pub(crate) fn open(
     let handles = Mutex::new(handles);
     let threads = Threads { jobs, writer, handles, own, shared: shared.clone() };
     Ok(Store::new(shared, threads))
+}
+
+/// The threads on which trees are updated.
+fn threads(options: &Options) -> Result<ThreadPool, Error> {
+    let threads = ThreadPoolBuilder::new()
+        .num_threads(options.threads.get())
+        .stack_size(STACK_BYTES)
+        .thread_name(|number| format!("anwansi tree {number}"));
+    threads.build().map_err(|error| no_thread(io::Error::other(error)))
+}
+
+fn no_thread(source: io::Error) -> Error {
+    Error::Engine(EngineError::Io { doing: "starting a thread", source: Arc::new(source) })
 }
 
 /// Checks that the store is the one asked for, and gives the epoch of this opening.

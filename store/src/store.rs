@@ -126,20 +126,22 @@ impl Shared {
         self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Shows a durable version to readers. `bytes` and `writes` say how much it changed.
-    pub(crate) fn publish(&self, published: Published, bytes: u64, writes: usize) {
+    /// Shows a durable version to readers. `bytes` and `writes` say how much it changed. Gives the versions that
+    /// are kept in memory no longer, for whoever has the time to drop them.
+    pub(crate) fn publish(&self, published: Published, bytes: u64, writes: usize) -> Vec<Arc<At>> {
         let published = Arc::new(published);
         let snapshot = published.snapshot.clone();
         let before = std::mem::replace(
             &mut *self.published.write().unwrap_or_else(PoisonError::into_inner),
             published,
         );
-        self.history.remember(&before.snapshot, writes, self.pages.bytes_max());
+        let gone = self.history.remember(&before.snapshot, writes, self.pages.bytes_max());
         let (lock, condvar) = &self.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
         self.announce();
         self.flush.after(&snapshot, bytes, writes);
+        gone
     }
 
     /// Tells all who listen that something may have changed.

@@ -377,7 +377,9 @@ fn damaged_result_fails_its_transition_and_nothing_else() {
     let uptime = Uptime::default();
     let engine = Arc::new(Memory::new());
     let store = open(engine.clone(), &uptime);
-    nodes.iter().for_each(|node| node.join(&store));
+    for node in &nodes {
+        node.join(&store);
+    }
     let id = submit(&store, &draft("", &["abc", "four"]));
     let ledger = store.ledger();
     let todo = |node: &Node, index| {

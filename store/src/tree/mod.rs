@@ -14,23 +14,26 @@
 //! top hash depends on the bit at which it starts, so a split or a join above changes it though the page
 //! is untouched: its parent keeps the two hashes from which it follows.
 
+mod build;
 mod page;
 mod pages;
 mod read;
 mod update;
 
-use anwansi_proofs::{Digest, Root, hash, path::pack};
+use anwansi_proofs::Root;
 
 pub use self::page::PageId;
 pub(crate) use self::{
-    page::{Child, Entry, Page, Slot, Value},
+    page::{Child, Entry, Page, Slot, Spot, Value},
     pages::{Link, Pages},
     read::Source,
     update::Write,
 };
 
-/// About how much memory a changed entry takes that is shared with no other version: one page of its own.
-pub(crate) const BYTES_A_WRITE: usize = 4096;
+/// About how much memory an entry takes beside its key and value: digests, and its part of pages and links.
+const ENTRY_OVERHEAD: u64 = 100;
+/// About how many slots a page has.
+const SLOTS_USUAL: u64 = 24;
 
 /// All entries of one version.
 #[derive(Clone, Debug, Default)]
@@ -42,21 +45,16 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
+    /// About how many bytes of memory `writes` writes take that are shared with no other version: a page each,
+    /// and no more than all pages there are.
+    pub(crate) fn memory_of(&self, writes: u64) -> u64 {
+        let all = self.bytes + self.entries * ENTRY_OVERHEAD;
+        let page = SLOTS_USUAL * all / self.entries.max(1);
+        all.min(writes.saturating_mul(page))
+    }
+
     /// The root: a function of the entries alone.
     pub(crate) fn root(&self) -> Root {
         self.top.as_ref().map_or_else(Root::empty, |top| Root(top.digest(0)))
-    }
-}
-
-impl Slot {
-    /// The digest of what is below, if it starts at bit `start`.
-    pub(crate) fn digest(&self, start: usize) -> Digest {
-        match self {
-            Slot::Entry(entry) => entry.leaf,
-            Slot::Child(Child { prefix, bit, left, right, .. }) => {
-                let bit = usize::from(*bit);
-                hash::branch(&pack(prefix, start..bit), bit - start, left, right)
-            }
-        }
     }
 }

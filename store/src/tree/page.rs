@@ -1,34 +1,57 @@
-//! Pages: their slots, their branches, their bytes.
+//! Pages: where a key belongs in one, and how one lies in memory and in storage.
+//!
+//! In memory a page of `n` slots is one string of bytes, so that it is copied at once and read without
+//! following a pointer; integers are little-endian:
+//!
+//! ```text
+//! bits      (n - 1) * 2    of the branch between each slot and the next
+//! digests   n * 32         of what each slot stands for, where it starts in this page
+//! hashes    (n - 1) * 32   of each branch; of the top one, which depends on where the page starts, nothing
+//! ends      n * 4          where the body of each slot ends, from the first on
+//! bodies                   entry: key length 2, kind 1, key, value or where it lies
+//!                          child: prefix length 2, bit 2, left 32, right 32, prefix
+//! ```
+//!
+//! Beside it stand the links to the child pages, in their order. In storage there are the slots alone
+//! (FORMAT.md): all digests are computed again when a page is read.
 
-use std::fmt;
-use std::sync::Arc;
+use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use anwansi_proofs::{
     Digest, Version, hash,
-    path::{critical_bit, is_key, pack},
+    path::{bit, critical_bit, is_key},
 };
 use bytes::Bytes;
+use wincode::{SchemaRead, SchemaWrite};
 
-use super::Link;
+use super::{
+    Link,
+    build::{self, Patch, Patched, Piece},
+};
 use crate::{
     Damage, Error,
     record::{self, INLINE_BYTES_MAX, StoredValue},
 };
 
 /// The most slots of a page.
-pub(crate) const SLOTS_MAX: usize = 32;
+pub(crate) const SLOTS_MAX: usize = 24;
 /// A child page with fewer slots goes back into its parent.
 pub(crate) const SLOTS_JOIN: usize = SLOTS_MAX / 4;
+
+/// A page that is too full is split at its top branch if so many slots are on either side.
+pub(crate) const SLOTS_SPLIT: usize = SLOTS_MAX / 4;
 
 /// A piece of a tree. It has at least two slots, so it has a top branch.
 #[derive(Debug)]
 pub(crate) struct Page {
-    pub(crate) slots: Vec<Slot>,
-    /// The bit of the branch between each slot and the next.
-    pub(crate) bits: Vec<u16>,
-    /// The digest of that branch; of the top one, which depends on where the page starts, nothing.
-    pub(crate) hashes: Vec<Digest>,
+    bytes: Bytes,
+    count: usize,
+    /// Which slots are children, by their bits.
+    children: u32,
+    links: Box<[Arc<Link>]>,
 }
+
+const _: () = assert!(SLOTS_MAX <= u32::BITS as usize);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Slot {
@@ -66,7 +89,7 @@ pub(crate) struct Child {
 }
 
 /// Where a page is stored: a place in a chunk. Ids are never reused for other bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, SchemaWrite, SchemaRead)]
 pub struct PageId {
     /// The opening of the store in which it was written.
     pub(crate) epoch: u32,
@@ -138,6 +161,13 @@ impl Entry {
     }
 }
 
+impl Child {
+    /// The same place in the tree, with what became of its page.
+    pub(crate) fn patched(self, Patched { sides: [left, right], link }: Patched) -> Self {
+        Child { left, right, link, ..self }
+    }
+}
+
 impl Slot {
     /// A byte string whose path starts as those of all keys below do.
     pub(crate) fn key(&self) -> &Bytes {
@@ -155,26 +185,45 @@ impl Slot {
         }
     }
 
+    /// The digest of what is below, if it starts at bit `start`.
+    pub(crate) fn digest(&self, start: usize) -> Digest {
+        match self {
+            Slot::Entry(entry) => entry.leaf,
+            Slot::Child(Child { prefix, bit, left, right, .. }) => {
+                hash::branch_below(prefix, start..usize::from(*bit), left, right)
+            }
+        }
+    }
+
+    /// Where `key` belongs: before this slot, into it, or behind it.
+    pub(crate) fn side_of(&self, key: &[u8]) -> Ordering {
+        side_of(self.key(), self.bits(), key)
+    }
+
+    /// The bytes that it takes for itself in a page.
+    pub(super) fn body_bytes(&self) -> usize {
+        match self {
+            Slot::Entry(entry) => entry_bytes(&entry.key, &entry.value),
+            Slot::Child(child) => CHILD_HEAD + child.prefix.len(),
+        }
+    }
+
     /// As it is stored. `placed` knows the pages that are on their way to storage.
-    pub(crate) fn to_record(&self, placed: &impl Fn(&Child) -> Option<PageId>) -> record::Slot<'_> {
+    pub(crate) fn to_record(
+        &self,
+        placed: &impl Fn(&Arc<Link>) -> Option<PageId>,
+    ) -> record::Slot<'_> {
         match self {
             Slot::Entry(entry) => {
                 record::Slot::Entry { key: &entry.key, value: entry.value.to_record() }
             }
-            Slot::Child(child) => {
-                let id = child.link.id().or_else(|| placed(child));
-                let id = id.expect("children are written before their parents");
-                record::Slot::Child(record::Child {
-                    prefix: &child.prefix,
-                    bit: child.bit,
-                    left: child.left.0,
-                    right: child.right.0,
-                    epoch: id.epoch,
-                    chunk: id.chunk,
-                    offset: id.offset,
-                    length: id.length,
-                })
-            }
+            Slot::Child(child) => record::Slot::Child(record::Child {
+                prefix: &child.prefix,
+                bit: child.bit,
+                left: child.left.0,
+                right: child.right.0,
+                page: placed_id(&child.link, placed),
+            }),
         }
     }
 
@@ -186,86 +235,319 @@ impl Slot {
                 is_key(key).then(|| Slot::Entry(Entry::new(Bytes::copy_from_slice(key), value)))
             }
             record::Slot::Child(child) => {
-                let record::Child { prefix, bit, left, right, epoch, chunk, offset, length } =
-                    *child;
+                let record::Child { prefix, bit, left, right, page } = *child;
                 Some(Slot::Child(Child {
                     prefix: Bytes::copy_from_slice(prefix),
                     bit,
                     left: Digest(left),
                     right: Digest(right),
-                    link: Arc::new(Link::stored(PageId { epoch, chunk, offset, length })),
+                    link: Arc::new(Link::stored(page)),
                 }))
             }
         }
     }
 }
 
+/// The lowest `count` bits.
+fn first_bits(count: usize) -> u32 {
+    let end = 1_u32.checked_shl(u32::try_from(count).expect("pages are small"));
+    end.map_or(u32::MAX, |end| end - 1)
+}
+
+/// The branch on top of two or more slots, the smallest bit between them; and that bit.
+fn top(bits: &[[u8; BIT]], slots: &Range<usize>) -> (usize, u16) {
+    let (mut top, mut smallest) = (slots.start, u16::MAX);
+    for (at, bit) in (slots.start..).zip(&bits[slots.start..slots.end - 1]) {
+        let bit = u16::from_le_bytes(*bit);
+        if bit < smallest {
+            (top, smallest) = (at, bit);
+        }
+    }
+    (top, smallest)
+}
+
+/// The bytes that an entry takes for itself in a page.
+fn entry_bytes(key: &[u8], value: &Value) -> usize {
+    let value = match value {
+        Value::Inline(value) => value.len(),
+        Value::Stored(_) => STORED,
+    };
+    ENTRY_HEAD + key.len() + value
+}
+
+/// Where `key` belongs beside the keys whose paths start with the first `bits` bits of that of `prefix`.
+fn side_of(prefix: &[u8], bits: usize, key: &[u8]) -> Ordering {
+    match critical_bit(prefix, key) {
+        Some(at) if at < bits && bit(key, at) => Ordering::Greater,
+        Some(at) if at < bits => Ordering::Less,
+        _ => Ordering::Equal,
+    }
+}
+
+/// Where a key belongs in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// Into this slot: it is that entry's key, or lies below that child's top branch.
+    Inside(usize),
+    /// Between the slots before this one and those from it on.
+    Before(usize),
+}
+
+const BIT: usize = size_of::<u16>();
+const END: usize = size_of::<u32>();
+const LENGTH: usize = size_of::<u16>();
+/// Of an entry: the length of its key, and the kind of its value.
+const ENTRY_HEAD: usize = LENGTH + 1;
+/// Of a child: the length of its prefix, its bit, the digests of its sides.
+const CHILD_HEAD: usize = LENGTH + BIT + 2 * Digest::LEN;
+
+const KIND_INLINE: u8 = 0;
+const KIND_STORED: u8 = 1;
+/// Version, index, length and digest.
+const STORED: usize = 8 + 4 + 4 + Digest::LEN;
+
 impl Page {
-    /// Makes a page of two slots or more, and computes its branches.
-    ///
-    /// Gives the page, the bit of its top branch and the digests of that branch's sides.
-    pub(crate) fn new(slots: Vec<Slot>) -> (Page, u16, [Digest; 2]) {
-        let bits = parting_bits(&slots);
-        let mut page = Page { hashes: vec![Digest::ZERO; bits.len()], slots, bits };
-        let (top, sides) = page.fold();
-        let bit = page.bits[top];
-        (page, bit, sides)
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
-    /// Computes the digests of all branches but the top one. Gives the top one and its sides' digests.
+    fn digests_at(&self) -> usize {
+        (self.count - 1) * BIT
+    }
+
+    fn hashes_at(&self) -> usize {
+        self.digests_at() + self.count * Digest::LEN
+    }
+
+    fn ends_at(&self) -> usize {
+        self.hashes_at() + (self.count - 1) * Digest::LEN
+    }
+
+    fn bodies_at(&self) -> usize {
+        self.ends_at() + self.count * END
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> &[u8; N] {
+        self.bytes[at..].first_chunk().expect("a page is as long as it was made")
+    }
+
+    /// The bits of all branches.
+    fn bits(&self) -> &[[u8; BIT]] {
+        self.bytes[..self.digests_at()].as_chunks().0
+    }
+
+    /// Where the bodies of the slots end.
+    fn ends(&self) -> &[[u8; END]] {
+        self.bytes[self.ends_at()..self.bodies_at()].as_chunks().0
+    }
+
+    /// The bit of the branch between slot `at` and the next.
+    pub(crate) fn bit(&self, at: usize) -> usize {
+        u16::from_le_bytes(self.bits()[at]).into()
+    }
+
+    /// The digest of what slot `at` stands for, where it starts in this page.
+    pub(crate) fn digest(&self, at: usize) -> Digest {
+        Digest(*self.array(self.digests_at() + at * Digest::LEN))
+    }
+
+    /// The digest of the branch between slot `at` and the next, which is not the top one.
+    pub(crate) fn hash(&self, at: usize) -> Digest {
+        Digest(*self.array(self.hashes_at() + at * Digest::LEN))
+    }
+
+    /// Where the bodies of some slots lie, from the first body on.
+    fn bodies(&self, slots: Range<usize>) -> Range<usize> {
+        let ends = self.ends();
+        let end = |at: usize| u32::from_le_bytes(ends[at]) as usize;
+        let start = if slots.start == 0 { 0 } else { end(slots.start - 1) };
+        start..end(slots.end - 1)
+    }
+
+    /// The body of slot `at`, in bytes of the page.
+    fn body(&self, at: usize) -> Range<usize> {
+        let (body, bodies) = (self.bodies(at..at + 1), self.bodies_at());
+        bodies + body.start..bodies + body.end
+    }
+
+    pub(crate) fn is_child(&self, at: usize) -> bool {
+        self.children >> at & 1 == 1
+    }
+
+    /// The place among the links of the first child at or behind slot `at`.
+    fn link_at(&self, at: usize) -> usize {
+        (self.children & first_bits(at)).count_ones() as usize
+    }
+
+    /// The link of slot `at`, if that is a child.
+    pub(crate) fn link(&self, at: usize) -> Option<&Arc<Link>> {
+        self.is_child(at).then(|| &self.links[self.link_at(at)])
+    }
+
+    /// The bytes that slot `at` takes for itself.
+    pub(crate) fn body_bytes(&self, at: usize) -> usize {
+        self.bodies(at..at + 1).len()
+    }
+
+    /// Where a byte string lies in the page whose path starts as those of all keys below slot `at` do.
+    fn key_range(&self, at: usize) -> Range<usize> {
+        let start = self.body(at).start;
+        let length = usize::from(u16::from_le_bytes(*self.array(start)));
+        let head = if self.is_child(at) { CHILD_HEAD } else { ENTRY_HEAD };
+        start + head..start + head + length
+    }
+
+    /// A byte string whose path starts as those of all keys below slot `at` do.
+    pub(crate) fn key(&self, at: usize) -> &[u8] {
+        &self.bytes[self.key_range(at)]
+    }
+
+    /// The number of bits of [`key`](Self::key) that all keys below slot `at` share.
+    pub(crate) fn bits_of(&self, at: usize) -> usize {
+        if self.is_child(at) { self.child_bit(at) } else { usize::MAX }
+    }
+
+    fn child_bit(&self, at: usize) -> usize {
+        u16::from_le_bytes(*self.array(self.body(at).start + LENGTH)).into()
+    }
+
+    /// The digest of what slot `at` stands for, if it starts at bit `start`.
+    pub(crate) fn digest_from(&self, at: usize, start: usize) -> Digest {
+        if !self.is_child(at) || self.start_of(&(at..at + 1)) == Some(start) {
+            return self.digest(at);
+        }
+        let sides = self.body(at).start + LENGTH + BIT;
+        let side = |at| Digest(*self.array(at));
+        self.digest_of_child(at, start, &[side(sides), side(sides + Digest::LEN)])
+    }
+
+    /// The digest of the child in slot `at`, if it starts at bit `start` and has these sides.
+    pub(super) fn digest_of_child(&self, at: usize, start: usize, sides: &[Digest; 2]) -> Digest {
+        let [left, right] = sides;
+        self.digest_of_branch(at, start..self.child_bit(at), left, right)
+    }
+
+    /// The digest of a branch below which slot `at` lies.
+    pub(super) fn digest_of_branch(
+        &self,
+        at: usize,
+        segment: Range<usize>,
+        left: &Digest,
+        right: &Digest,
+    ) -> Digest {
+        // Keys are far away in memory, and hardly ever needed.
+        let key = if segment.is_empty() { &[] } else { self.key(at) };
+        hash::branch_below(key, segment, left, right)
+    }
+
+    /// The bit at which the subtree of some slots starts: behind that of its parent, which is the larger of
+    /// those beside it. `None` for all slots: that is the parent page's affair.
+    pub(crate) fn start_of(&self, slots: &Range<usize>) -> Option<usize> {
+        let before = slots.start.checked_sub(1).map(|at| self.bit(at));
+        let behind = (slots.end < self.count).then(|| self.bit(slots.end - 1));
+        before.max(behind).map(|bit| bit + 1)
+    }
+
+    /// The branch on top of two or more slots: the smallest bit between them.
+    pub(crate) fn top(&self, slots: &Range<usize>) -> usize {
+        top(self.bits(), slots).0
+    }
+
+    /// Where `key` belongs.
     ///
-    /// One pass from left to right: `open` holds the branches whose right side is still growing, top
-    /// first, each with the digest of its left side.
-    fn fold(&mut self) -> (usize, [Digest; 2]) {
-        let mut open: Vec<(usize, Digest)> = Vec::with_capacity(self.bits.len());
-        let mut last = None;
-        for at in 0..self.slots.len() {
-            // What ends at slot `at` closes down to the branch behind it; the last one closes all.
-            let next = self.bits.get(at).map(|bit| usize::from(*bit) + 1);
-            while let Some((branch, left)) = open.pop_if(|(branch, _)| {
-                next.is_none_or(|next| usize::from(self.bits[*branch]) >= next)
-            }) {
-                let right = self.place(at, last, usize::from(self.bits[branch]) + 1);
-                last = Some((branch, [left, right]));
-            }
-            if let Some(next) = next {
-                let left = self.place(at, last, next);
-                open.push((at, left));
-                last = None;
+    /// Down the branches, each asked for one bit of the key, to the only slot that it can be in; that one is
+    /// compared. If the key parts from it, then it does at the edge of all slots that go on with it there.
+    pub(crate) fn locate(&self, key: &[u8]) -> Spot {
+        let (mut slots, bits) = (0..self.count, self.bits());
+        while slots.len() > 1 {
+            let (top, parts) = top(bits, &slots);
+            if bit(key, parts.into()) {
+                slots.start = top + 1;
+            } else {
+                slots.end = top + 1;
             }
         }
-        last.expect("a page has two slots or more")
+        let at = slots.start;
+        let parts = critical_bit(self.key(at), key).filter(|parts| *parts < self.bits_of(at));
+        let Some(parts) = parts else { return Spot::Inside(at) };
+        let goes_on = |at: &usize| self.bit(*at) > parts;
+        if bit(key, parts) {
+            Spot::Before(at + 1 + (at..self.count - 1).take_while(goes_on).count())
+        } else {
+            Spot::Before(at - (0..at).rev().take_while(goes_on).count())
+        }
     }
 
-    /// The digest at bit `start` of the subtree that ends with slot `at`: of the branch `top`, or else
-    /// the slot itself.
-    fn place(&mut self, at: usize, top: Option<(usize, [Digest; 2])>, start: usize) -> Digest {
-        let Some((branch, [left, right])) = top else { return self.slots[at].digest(start) };
-        let bit = usize::from(self.bits[branch]);
-        let segment = pack(self.slots[at].key(), start..bit);
-        self.hashes[branch] = hash::branch(&segment, bit - start, &left, &right);
-        self.hashes[branch]
+    /// Where `key` belongs: before slot `at`, into it, or behind it.
+    pub(crate) fn side_of(&self, at: usize, key: &[u8]) -> Ordering {
+        side_of(self.key(at), self.bits_of(at), key)
+    }
+
+    /// Slot `at`, which shares the memory of the page.
+    pub(crate) fn slot(&self, at: usize) -> Slot {
+        let (body, key) = (self.body(at), self.key_range(at));
+        if let Some(link) = self.link(at) {
+            let sides = body.start + LENGTH + BIT;
+            return Slot::Child(Child {
+                prefix: self.bytes.slice(key),
+                bit: u16::from_le_bytes(*self.array(body.start + LENGTH)),
+                left: Digest(*self.array(sides)),
+                right: Digest(*self.array(sides + Digest::LEN)),
+                link: link.clone(),
+            });
+        }
+        let value = match self.bytes[key.start - 1] {
+            KIND_INLINE => Value::Inline(self.bytes.slice(key.end..body.end)),
+            _ => Value::Stored(read_stored(self.array(key.end))),
+        };
+        Slot::Entry(Entry { key: self.bytes.slice(key), value, leaf: self.digest(at) })
+    }
+
+    /// The bytes of key and value of the entry in slot `at`.
+    pub(crate) fn entry_bytes(&self, at: usize) -> u64 {
+        let (body, key) = (self.body(at), self.key_range(at));
+        let value = match self.bytes[key.start - 1] {
+            KIND_INLINE => body.end - key.end,
+            _ => read_stored(self.array(key.end)).length as usize,
+        };
+        (key.len() + value) as u64
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        (0..self.count).map(|at| self.slot(at))
     }
 
     /// About how many bytes of memory it takes.
     pub(crate) fn memory(&self) -> usize {
-        let of_slot = |slot: &Slot| {
-            size_of::<Slot>()
-                + match slot {
-                    Slot::Entry(Entry { key, value: Value::Inline(value), .. }) => {
-                        key.len() + value.len() + 2 * BYTES_OVERHEAD
-                    }
-                    Slot::Entry(entry) => entry.key.len() + BYTES_OVERHEAD,
-                    Slot::Child(child) => child.prefix.len() + BYTES_OVERHEAD + size_of::<Link>(),
-                }
-        };
-        self.slots.iter().map(of_slot).sum::<usize>() + self.bits.len() * 34 + size_of::<Page>()
+        self.bytes.len() + self.links.len() * size_of::<Arc<Link>>() + PAGE_OVERHEAD
     }
 
-    /// The page as it is stored.
-    pub(crate) fn encode(&self, placed: &impl Fn(&Child) -> Option<PageId>) -> Vec<u8> {
-        let slots = self.slots.iter().map(|slot| slot.to_record(placed)).collect();
-        record::encode(&record::Page { slots })
+    /// The page as it is stored. `placed` knows the pages that are on their way to storage.
+    pub(crate) fn encode(&self, placed: &impl Fn(&Arc<Link>) -> Option<PageId>) -> Vec<u8> {
+        let slot = |at| {
+            let (body, key) = (self.body(at), self.key_range(at));
+            let Some(link) = self.link(at) else {
+                let value = match self.bytes[key.start - 1] {
+                    KIND_INLINE => record::Value::Inline(&self.bytes[key.end..body.end]),
+                    _ => record::Value::Stored(read_stored(self.array(key.end))),
+                };
+                return record::Slot::Entry { key: &self.bytes[key], value };
+            };
+            let sides = body.start + LENGTH + BIT;
+            record::Slot::Child(record::Child {
+                prefix: &self.bytes[key],
+                bit: u16::from_le_bytes(*self.array(body.start + LENGTH)),
+                left: *self.array(sides),
+                right: *self.array(sides + Digest::LEN),
+                page: placed_id(link, placed),
+            })
+        };
+        record::encode(&record::Page { slots: (0..self.count).map(slot).collect() })
+    }
+
+    /// The links of the child pages, in order.
+    pub(crate) fn links(&self) -> &[Arc<Link>] {
+        &self.links
     }
 
     /// Reads the page that `child` stands for, and checks that it is that one: all its branches are
@@ -280,114 +562,240 @@ impl Page {
                 .is_some_and(|bit| bit < pair[0].bits().min(pair[1].bits()))
                 && pair[0].key() < pair[1].key()
         });
-        if slots.len() < 2 || !ordered {
+        if !(2..=SLOTS_MAX).contains(&slots.len()) || !ordered {
             return Err(damaged());
         }
-        let (page, bit, sides) = Page::new(slots);
+        let (page, bit, sides) =
+            build::page(None, &slots.into_iter().map(Piece::new).collect::<Vec<_>>());
         let same = (bit, sides) == (child.bit, [child.left, child.right]);
         if same { Ok(page) } else { Err(damaged()) }
     }
 }
 
-/// What the allocator and the counts of a shared byte string take, about.
-const BYTES_OVERHEAD: usize = 48;
-
-/// The bit of the branch between each slot and the next.
-pub(crate) fn parting_bits(slots: &[Slot]) -> Vec<u16> {
-    let bit = |pair: &[Slot]| {
-        let bit = critical_bit(pair[0].key(), pair[1].key()).expect("slots differ");
-        u16::try_from(bit).expect("paths part at bit 9215 or before")
-    };
-    slots.windows(2).map(bit).collect()
+/// Where the page of a link is stored, or is about to be.
+fn placed_id(link: &Arc<Link>, placed: &impl Fn(&Arc<Link>) -> Option<PageId>) -> PageId {
+    let id = link.id().or_else(|| placed(link));
+    id.expect("children are written before their parents")
 }
 
-/// The child of a page's new slots: pages of at most [`SLOTS_MAX`] slots, cut where the tree is in
-/// balance.
-pub(crate) fn pack_slots(mut slots: Vec<Slot>) -> Child {
-    while slots.len() > SLOTS_MAX {
-        let (first, last) = nearest_to_half(&parting_bits(&slots));
-        let below = slots.splice(first..=last, []).collect();
-        let child = pack_slots(below);
-        slots.insert(first, Slot::Child(child));
+/// What a page takes beside its bytes: itself, its link, and what the allocator adds, about.
+const PAGE_OVERHEAD: usize = 256;
+
+fn kind_of(value: &Value) -> u8 {
+    match value {
+        Value::Inline(_) => KIND_INLINE,
+        Value::Stored(_) => KIND_STORED,
     }
-    let (page, bit, [left, right]) = Page::new(slots);
-    let prefix = page.slots[0].key();
-    // Only the bits before `bit` are shared, and only they are kept.
-    let length = prefix.len().min(usize::from(bit).div_ceil(9));
-    let prefix = Bytes::copy_from_slice(&prefix[..length]);
-    Child { prefix, bit, left, right, link: Arc::new(Link::fresh(page)) }
 }
 
-/// Of the subtrees below the top branch, the one whose number of slots is nearest to half of them: its
-/// first and last slot.
-fn nearest_to_half(bits: &[u16]) -> (usize, usize) {
-    let slots = bits.len() + 1;
-    // A branch reaches to both sides as far as all bits are larger than its own.
-    let mut first = vec![0; bits.len()];
-    let mut last = vec![bits.len(); bits.len()];
-    let mut open: Vec<usize> = Vec::new();
-    for (at, bit) in bits.iter().enumerate() {
-        while let Some(above) = open.pop_if(|above| bits[*above] > *bit) {
-            last[above] = at;
+/// Hands over the bytes that stand for a value in a page, part by part, each with its place.
+fn bytes_of_value(value: &Value, mut write: impl FnMut(&[u8], usize)) {
+    match value {
+        Value::Inline(value) => write(value, 0),
+        Value::Stored(StoredValue { version, index, length, digest }) => {
+            write(&version.to_le_bytes(), 0);
+            write(&index.to_le_bytes(), 8);
+            write(&length.to_le_bytes(), 12);
+            write(digest, 16);
         }
-        first[at] = open.last().map_or(0, |above| above + 1);
-        open.push(at);
     }
-    let sizes = first.into_iter().zip(last).filter(|(first, last)| last - first + 1 < slots);
-    sizes
-        .min_by_key(|(first, last)| (2 * (last - first + 1)).abs_diff(slots))
-        .expect("a tree of more than two slots has a branch below the top")
+}
+
+fn read_stored(bytes: &[u8; STORED]) -> StoredValue {
+    let mut bytes = &bytes[..];
+    StoredValue {
+        version: u64::from_le_bytes(take(&mut bytes)),
+        index: u32::from_le_bytes(take(&mut bytes)),
+        length: u32::from_le_bytes(take(&mut bytes)),
+        digest: take(&mut bytes),
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+    let (taken, rest) = bytes.split_first_chunk().expect("it is as long as its parts");
+    *bytes = rest;
+    *taken
+}
+
+/// Writes a page, part by part.
+pub(crate) struct PageWriter {
+    bytes: Vec<u8>,
+    count: usize,
+    ends: usize,
+    /// The slots written so far.
+    written: usize,
+    bodies: usize,
+    children: u32,
+    links: Vec<Arc<Link>>,
+}
+
+impl PageWriter {
+    /// Begins a page with these branches and digests; `bodies` is how many bytes its bodies take.
+    pub(crate) fn new(bits: &[u16], digests: &[Digest], hashes: &[Digest], bodies: usize) -> Self {
+        let count = digests.len();
+        assert!(bits.len() + 1 == count && hashes.len() + 1 == count && count <= SLOTS_MAX);
+        let head = (count - 1) * (BIT + Digest::LEN) + count * (Digest::LEN + END);
+        let mut bytes = Vec::with_capacity(head + bodies);
+        for bit in bits {
+            bytes.extend(bit.to_le_bytes());
+        }
+        for digest in digests.iter().chain(hashes) {
+            bytes.extend(digest.0);
+        }
+        let ends = bytes.len();
+        bytes.resize(head, 0);
+        let (written, children, links) = (0, 0, Vec::new());
+        PageWriter { bytes, count, ends, written, bodies: head, children, links }
+    }
+
+    /// A page like `old`, but for the bodies of some slots: which digests follow is still to be set.
+    pub(crate) fn over(old: &Page, patches: &[(usize, Patch<'_>)]) -> Self {
+        let stays = |(at, patch): &(usize, Patch<'_>)| match patch {
+            Patch::Entry(value, _) => entry_bytes(old.key(*at), value) == old.body_bytes(*at),
+            Patch::Child(_) => true,
+        };
+        if patches.iter().all(stays) {
+            return Self::in_place(old, patches);
+        }
+        let (ends, bodies) = (old.ends_at(), old.bodies_at());
+        let (mut length, mut replaced) = (old.bytes.len(), 0);
+        for (at, patch) in patches {
+            if let Patch::Entry(value, _) = patch {
+                length += entry_bytes(old.key(*at), value);
+                replaced += old.body_bytes(*at);
+            }
+        }
+        let mut bytes = Vec::with_capacity(length - replaced);
+        bytes.extend_from_slice(&old.bytes[..bodies]);
+        let (count, links) = (old.count, Vec::with_capacity(old.links.len()));
+        let mut writer = PageWriter { bytes, count, ends, written: 0, bodies, children: 0, links };
+        let mut next = 0;
+        for (at, patch) in patches {
+            if next < *at {
+                writer.copy(old, next..*at);
+            }
+            match patch {
+                Patch::Entry(value, _) => writer.push_entry(old.key(*at), value),
+                Patch::Child(Patched { sides: [left, right], link }) => {
+                    writer.copy(old, *at..*at + 1);
+                    let body = writer.bytes.len() - old.body_bytes(*at) + LENGTH + BIT;
+                    writer.bytes[body..body + Digest::LEN].copy_from_slice(&left.0);
+                    writer.bytes[body + Digest::LEN..][..Digest::LEN].copy_from_slice(&right.0);
+                    *writer.links.last_mut().expect("a child was copied") = link.clone();
+                }
+            }
+            next = at + 1;
+        }
+        if next < count {
+            writer.copy(old, next..count);
+        }
+        writer
+    }
+
+    /// The same, for bodies that are as long as those before: copied all at once.
+    fn in_place(old: &Page, patches: &[(usize, Patch<'_>)]) -> Self {
+        let mut bytes = old.bytes.to_vec();
+        let mut links = Vec::with_capacity(old.links.len());
+        for (at, patch) in patches {
+            let (body, key) = (old.body(*at), old.key_range(*at));
+            match patch {
+                Patch::Entry(value, _) => {
+                    let place = &mut bytes[key.end..body.end];
+                    bytes_of_value(value, |part, at| {
+                        place[at..at + part.len()].copy_from_slice(part);
+                    });
+                    bytes[key.start - 1] = kind_of(value);
+                }
+                Patch::Child(Patched { sides: [left, right], link }) => {
+                    let sides = body.start + LENGTH + BIT;
+                    bytes[sides..sides + Digest::LEN].copy_from_slice(&left.0);
+                    bytes[sides + Digest::LEN..][..Digest::LEN].copy_from_slice(&right.0);
+                    links.extend_from_slice(&old.links[links.len()..old.link_at(*at)]);
+                    links.push(link.clone());
+                }
+            }
+        }
+        links.extend_from_slice(&old.links[links.len()..]);
+        let (count, children, ends, bodies) =
+            (old.count, old.children, old.ends_at(), old.bodies_at());
+        PageWriter { bytes, count, ends, written: count, bodies, children, links }
+    }
+
+    pub(crate) fn set_digest(&mut self, at: usize, digest: &Digest) {
+        let at = (self.count - 1) * BIT + at * Digest::LEN;
+        self.bytes[at..at + Digest::LEN].copy_from_slice(&digest.0);
+    }
+
+    pub(crate) fn set_hash(&mut self, at: usize, digest: &Digest) {
+        self.set_digest(self.count + at, digest);
+    }
+
+    /// Writes the next slots as they are in `page`, at once.
+    pub(crate) fn copy(&mut self, page: &Page, slots: Range<usize>) {
+        let (from, bodies) = (page.bodies(slots.clone()), page.bodies_at());
+        let (start, moved) = (from.start, self.bytes.len() - self.bodies);
+        self.bytes.extend_from_slice(&page.bytes[bodies + from.start..bodies + from.end]);
+        let links = page.link_at(slots.start)..page.link_at(slots.end);
+        self.links.extend_from_slice(&page.links[links]);
+        let children = page.children >> slots.start & first_bits(slots.len());
+        self.children |= children << self.written;
+        let ends = self.ends + self.written * END..self.ends + (self.written + slots.len()) * END;
+        self.written += slots.len();
+        let ends = self.bytes[ends].as_chunks_mut::<END>().0;
+        for (new, old) in ends.iter_mut().zip(&page.ends()[slots]) {
+            let end = u32::from_le_bytes(*old) as usize - start + moved;
+            *new = u32::try_from(end).expect("pages are small").to_le_bytes();
+        }
+    }
+
+    /// Writes the next slot.
+    pub(crate) fn push(&mut self, slot: &Slot) {
+        match slot {
+            Slot::Entry(entry) => self.push_entry(&entry.key, &entry.value),
+            Slot::Child(Child { prefix, bit, left, right, link }) => {
+                self.length(prefix);
+                self.bytes.extend(bit.to_le_bytes());
+                self.bytes.extend(left.0);
+                self.bytes.extend(right.0);
+                self.bytes.extend_from_slice(prefix);
+                self.children |= 1 << self.written;
+                self.links.push(link.clone());
+                self.ended(self.bytes.len() - self.bodies);
+            }
+        }
+    }
+
+    fn push_entry(&mut self, key: &[u8], value: &Value) {
+        self.length(key);
+        self.bytes.push(kind_of(value));
+        self.bytes.extend_from_slice(key);
+        bytes_of_value(value, |part, _| self.bytes.extend_from_slice(part));
+        self.ended(self.bytes.len() - self.bodies);
+    }
+
+    fn length(&mut self, key: &[u8]) {
+        let length = u16::try_from(key.len()).expect("keys have at most 1024 bytes");
+        self.bytes.extend(length.to_le_bytes());
+    }
+
+    /// The next slot ends here.
+    fn ended(&mut self, end: usize) {
+        let end = u32::try_from(end).expect("pages are small");
+        let at = self.ends + self.written * END;
+        self.bytes[at..at + END].copy_from_slice(&end.to_le_bytes());
+        self.written += 1;
+    }
+
+    pub(crate) fn finish(self) -> Page {
+        assert_eq!(self.written, self.count, "a page has the slots that it was begun with");
+        let PageWriter { bytes, count, children, links, .. } = self;
+        Page { bytes: bytes.into(), count, children, links: links.into() }
+    }
 }
 
 impl StoredValue {
     /// What to say if the value is not there.
     pub(crate) fn damage(&self) -> Damage {
         Damage::Value { version: Version(self.version), index: self.index }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn split_takes_the_subtree_nearest_to_half() {
-        // Branches between seven slots: the top at bit 1, on its left 4 slots, on its right 3.
-        assert_eq!(nearest_to_half(&[9, 5, 7, 1, 4, 3]), (0, 3));
-        // A chain: every branch has one slot on its left.
-        assert_eq!(nearest_to_half(&[1, 2, 3, 4, 5, 6, 7]), (4, 7));
-    }
-
-    fn child_of(values: std::ops::Range<u8>) -> Child {
-        let entry = |i: u8| {
-            let value = Value::Inline(Bytes::copy_from_slice(&[i; 3]));
-            Slot::Entry(Entry::new(Bytes::copy_from_slice(&[3 * i, i]), value))
-        };
-        pack_slots(values.map(entry).collect())
-    }
-
-    #[test]
-    fn stored_page_is_refused_if_any_byte_is_changed() {
-        let child = child_of(0..20);
-        let page = child.link.loaded().expect("fresh pages are in memory");
-        let bytes = page.encode(&|_| None);
-        let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        let again = Page::decode(&bytes, &child, id).unwrap();
-        assert_eq!(again.hashes, page.hashes);
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1;
-            assert!(Page::decode(&changed, &child, id).is_err(), "byte {at}");
-            assert!(Page::decode(&bytes[..at], &child, id).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn whole_page_in_the_place_of_another_is_refused() {
-        let (one, other) = (child_of(0..20), child_of(0..19));
-        let page = other.link.loaded().expect("fresh pages are in memory");
-        let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        assert!(Page::decode(&page.encode(&|_| None), &other, id).is_ok());
-        assert!(Page::decode(&page.encode(&|_| None), &one, id).is_err());
     }
 }

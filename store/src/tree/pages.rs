@@ -3,13 +3,15 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use anwansi_proofs::Digest;
+use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
+use rayon::ThreadPool;
 
 use super::{Child, Page, PageId, Value};
 use crate::{
@@ -23,18 +25,13 @@ use crate::{
 pub(crate) struct Link {
     /// Where it is stored, once it is durable.
     id: OnceLock<PageId>,
-    /// Never empty while there is no id.
-    resident: RwLock<Option<Resident>>,
+    /// The page in memory; never empty while there is no id. Read without a lock: an update looks at thousands,
+    /// each for the first time in a while. Changed under the lock of `held`.
+    page: ArcSwapOption<Page>,
+    /// What it takes of the cache's budget; nothing as long as it is not stored, or not in memory.
+    held: Mutex<Option<Held>>,
     /// Whether it was used since the cache last came by.
     used: AtomicBool,
-}
-
-/// A page in memory.
-#[derive(Debug)]
-struct Resident {
-    page: Arc<Page>,
-    /// What it takes of the cache's budget; nothing as long as it is not stored.
-    held: Option<Held>,
 }
 
 /// Bytes that count against the budget of a cache, until this is dropped.
@@ -60,13 +57,14 @@ impl Drop for Held {
 impl Link {
     /// A page that is in memory only.
     pub(crate) fn fresh(page: Page) -> Self {
-        let resident = Resident { page: Arc::new(page), held: None };
-        Link { id: OnceLock::new(), resident: Some(resident).into(), used: true.into() }
+        let page = ArcSwapOption::from_pointee(page);
+        Link { id: OnceLock::new(), page, held: Mutex::default(), used: true.into() }
     }
 
     /// A page that is in storage only.
     pub(crate) fn stored(id: PageId) -> Self {
-        Link { id: id.into(), resident: None.into(), used: false.into() }
+        let (page, held) = (ArcSwapOption::empty(), Mutex::default());
+        Link { id: id.into(), page, held, used: false.into() }
     }
 
     /// Where it is stored; `None` if it is not.
@@ -74,25 +72,23 @@ impl Link {
         self.id.get().copied()
     }
 
-    /// The page, if it is in memory.
-    pub(crate) fn loaded(&self) -> Option<Arc<Page>> {
-        let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        let page = resident.as_ref().map(|resident| resident.page.clone());
+    /// The page, if it is in memory, for a moment: cheaper than to share it.
+    pub(crate) fn peek(&self) -> Guard<Option<Arc<Page>>> {
+        let page = self.page.load();
         // Stored only when it changes: the line is shared between readers.
-        if page.is_some() && !self.used.load(Ordering::Relaxed) {
+        if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
         page
     }
 
-    /// The page itself, if it is in memory.
-    pub(crate) fn into_page(self) -> Option<Arc<Page>> {
-        let resident = self.resident.into_inner().unwrap_or_else(PoisonError::into_inner);
-        resident.map(|resident| resident.page)
+    /// The page, if it is in memory.
+    pub(crate) fn loaded(&self) -> Option<Arc<Page>> {
+        Guard::into_inner(self.peek())
     }
 
-    fn resident(&self) -> RwLockWriteGuard<'_, Option<Resident>> {
-        self.resident.write().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,11 +101,22 @@ pub(crate) struct Pages {
     /// Bytes of the pages that could be dropped.
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
+    /// On which trees are updated.
+    threads: Arc<ThreadPool>,
 }
 
 impl Pages {
-    pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
-        Pages { engine, clock: Mutex::default(), bytes: Arc::default(), bytes_max }
+    pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize, threads: Arc<ThreadPool>) -> Self {
+        Pages { engine, clock: Mutex::default(), bytes: Arc::default(), bytes_max, threads }
+    }
+
+    /// Runs something that may share its work among threads.
+    pub(crate) fn install<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        self.threads.install(run)
+    }
+
+    pub(crate) fn threads(&self) -> &Arc<ThreadPool> {
+        &self.threads
     }
 
     /// The budget for pages that storage could give again.
@@ -124,13 +131,13 @@ impl Pages {
         }
         let page = Arc::new(self.read(child)?);
         {
-            let mut resident = child.link.resident();
+            let mut held = child.link.held();
             // Another reader may have been quicker.
-            if let Some(resident) = &*resident {
-                return Ok(resident.page.clone());
+            if let Some(page) = child.link.loaded() {
+                return Ok(page);
             }
-            let held = Some(Held::new(page.memory(), &self.bytes));
-            *resident = Some(Resident { page: page.clone(), held });
+            child.link.page.store(Some(page.clone()));
+            *held = Some(Held::new(page.memory(), &self.bytes));
         }
         self.make_room(&child.link);
         Ok(page)
@@ -149,9 +156,9 @@ impl Pages {
     /// Notes that the page of `link` is now stored at `id`, and may leave memory.
     pub(crate) fn stored(&self, link: &Arc<Link>, id: PageId) {
         {
-            let mut resident = link.resident();
-            let resident = resident.as_mut().expect("a page that was not stored is in memory");
-            resident.held = Some(Held::new(resident.page.memory(), &self.bytes));
+            let mut held = link.held();
+            let page = link.loaded().expect("a page that was not stored is in memory");
+            *held = Some(Held::new(page.memory(), &self.bytes));
             link.id.set(id).expect("a page is stored once");
         }
         self.make_room(link);
@@ -171,7 +178,9 @@ impl Pages {
             let Some(link) = weak.upgrade() else { continue };
             let full = self.bytes.load(Ordering::Relaxed) > self.bytes_max;
             if full && !link.used.swap(false, Ordering::Relaxed) {
-                *link.resident() = None;
+                let mut held = link.held();
+                link.page.store(None);
+                *held = None;
             } else {
                 clock.push_back(weak);
             }

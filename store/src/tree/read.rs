@@ -2,34 +2,24 @@
 
 use std::{ops::Range, sync::Arc};
 
-use anwansi_proofs::{
-    Digest,
-    path::{is_below, is_not_below},
-    tree::View,
-};
+use anwansi_proofs::{Digest, tree::View};
 use bytes::Bytes;
 
-use super::{Entry, Page, Pages, Slot, Tree};
+use super::{Entry, Page, Pages, Slot, Spot, Tree};
 use crate::{Error, engine::Direction};
 
 impl Tree {
     /// The entry of `key`.
     pub(crate) fn get(&self, pages: &Pages, key: &[u8]) -> Result<Option<Entry>, Error> {
-        let mut slot = match &self.top {
-            Some(top) if top.side_of(key).is_eq() => top.clone(),
-            _ => return Ok(None),
-        };
-        loop {
-            let child = match slot {
-                Slot::Entry(entry) => return Ok(Some(entry)),
-                Slot::Child(child) => child,
-            };
-            let page = pages.open(&child)?;
-            let at = page.slots.partition_point(|slot| slot.side_of(key).is_gt());
-            match page.slots.get(at) {
-                Some(found) if found.side_of(key).is_eq() => slot = found.clone(),
-                _ => return Ok(None),
-            }
+        match &self.top {
+            Some(top) if top.side_of(key).is_eq() => match top {
+                Slot::Entry(entry) => Ok(Some(entry.clone())),
+                Slot::Child(child) => match &*child.link.peek() {
+                    Some(page) => get_in(pages, page, key),
+                    None => get_in(pages, &*pages.open(child)?, key),
+                },
+            },
+            _ => Ok(None),
         }
     }
 
@@ -41,8 +31,21 @@ impl Tree {
         end: Option<Bytes>,
         direction: Direction,
     ) -> Cursor<'a> {
-        let stack = self.top.iter().map(|top| vec![top.clone()].into_iter()).collect();
-        Cursor { pages, start, end, direction, stack }
+        Cursor { pages, start, end, direction, top: self.top.clone(), stack: Vec::new() }
+    }
+}
+
+/// The entry of `key` in a page or below. Recurses from page to page: so none has to be shared on the way.
+fn get_in(pages: &Pages, page: &Page, key: &[u8]) -> Result<Option<Entry>, Error> {
+    let Spot::Inside(at) = page.locate(key) else { return Ok(None) };
+    if let Some(link) = page.link(at)
+        && let Some(below) = &*link.peek()
+    {
+        return get_in(pages, below, key);
+    }
+    match page.slot(at) {
+        Slot::Entry(entry) => Ok(Some(entry)),
+        Slot::Child(child) => get_in(pages, &*pages.open(&child)?, key),
     }
 }
 
@@ -52,34 +55,58 @@ pub(crate) struct Cursor<'a> {
     start: Bytes,
     end: Option<Bytes>,
     direction: Direction,
-    /// Of each open page the slots still to come, the next at the front (or the back, going down).
-    stack: Vec<std::vec::IntoIter<Slot>>,
+    /// Not looked at yet.
+    top: Option<Slot>,
+    /// The open pages, each with the slots still to come.
+    stack: Vec<(Arc<Page>, Range<usize>)>,
 }
 
 impl Cursor<'_> {
     /// The slots of a page that may hold a part of the range.
-    fn within(&self, page: &Page) -> std::vec::IntoIter<Slot> {
-        let below = |slot: &Slot| is_below_start(slot, &self.start);
-        let first = page.slots.partition_point(below);
-        let last = self.end.as_ref().map_or(page.slots.len(), |end| {
-            page.slots.partition_point(|slot| !is_past_end(slot, end))
-        });
-        let slots: Vec<Slot> = page.slots[first..last.max(first)].into();
-        slots.into_iter()
+    fn within(&self, page: &Page) -> Range<usize> {
+        let (Spot::Inside(first) | Spot::Before(first)) = page.locate(&self.start);
+        let last = match self.end.as_ref().map(|end| page.locate(end)) {
+            None => page.count(),
+            Some(Spot::Before(at)) => at,
+            // Of an entry that ends the range nothing is inside; of a child some may be.
+            Some(Spot::Inside(at)) => at + usize::from(page.is_child(at)),
+        };
+        first..last.max(first)
     }
-}
 
-fn is_below_start(slot: &Slot, start: &[u8]) -> bool {
-    match slot {
-        Slot::Entry(entry) => entry.key[..] < *start,
-        Slot::Child(child) => is_below(&child.prefix, child.bit.into(), start),
+    /// The entry of a slot, if it lies in the range; the entries of a child come next.
+    fn enter(&mut self, slot: Slot) -> Result<Option<Entry>, Error> {
+        match slot {
+            Slot::Entry(entry) => {
+                let inside =
+                    entry.key >= self.start && self.end.as_ref().is_none_or(|end| entry.key < *end);
+                Ok(inside.then_some(entry))
+            }
+            Slot::Child(child) => {
+                let page = self.pages.open(&child)?;
+                let slots = self.within(&page);
+                self.stack.push((page, slots));
+                Ok(None)
+            }
+        }
     }
-}
 
-fn is_past_end(slot: &Slot, end: &[u8]) -> bool {
-    match slot {
-        Slot::Entry(entry) => entry.key[..] >= *end,
-        Slot::Child(child) => is_not_below(&child.prefix, child.bit.into(), end),
+    /// The next slot to look at.
+    fn next_slot(&mut self) -> Option<Slot> {
+        if let Some(top) = self.top.take() {
+            return Some(top);
+        }
+        loop {
+            let (page, slots) = self.stack.last_mut()?;
+            let at = match self.direction {
+                Direction::Ascending => slots.next(),
+                Direction::Descending => slots.next_back(),
+            };
+            match at {
+                Some(at) => return Some(page.slot(at)),
+                None => self.stack.pop(),
+            };
+        }
     }
 }
 
@@ -88,29 +115,14 @@ impl Iterator for Cursor<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let slots = self.stack.last_mut()?;
-            let slot = match self.direction {
-                Direction::Ascending => slots.next(),
-                Direction::Descending => slots.next_back(),
-            };
-            match slot {
-                None => {
-                    self.stack.pop();
+            let slot = self.next_slot()?;
+            match self.enter(slot) {
+                Ok(None) => {}
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Err(error) => {
+                    self.stack.clear();
+                    return Some(Err(error));
                 }
-                Some(Slot::Entry(entry)) => {
-                    let inside = entry.key >= self.start
-                        && self.end.as_ref().is_none_or(|end| entry.key < *end);
-                    if inside {
-                        return Some(Ok(entry));
-                    }
-                }
-                Some(Slot::Child(child)) => match self.pages.open(&child) {
-                    Ok(page) => self.stack.push(self.within(&page)),
-                    Err(error) => {
-                        self.stack.clear();
-                        return Some(Err(error));
-                    }
-                },
             }
         }
     }
@@ -125,25 +137,23 @@ pub(crate) struct Source<'a> {
 /// A node of the binary tree, inside of the pages.
 #[derive(Clone)]
 pub(crate) enum Node {
-    /// An entry, or the top of a page.
-    Slot(Slot),
-    /// Two or more neighbouring slots of a page under one branch, but not all of them.
-    Inner { page: Arc<Page>, slots: Range<usize> },
+    Top(Slot),
+    /// One slot of a page, or some neighbouring ones under one branch, but not all of them.
+    Within {
+        page: Arc<Page>,
+        slots: Range<usize>,
+    },
 }
 
-impl Node {
-    fn of(page: &Arc<Page>, slots: Range<usize>) -> Self {
-        if slots.len() == 1 {
-            Node::Slot(page.slots[slots.start].clone())
-        } else {
-            Node::Inner { page: page.clone(), slots }
-        }
-    }
-
-    /// The branch on top of some slots: the smallest bit between them.
-    fn top(page: &Page, slots: &Range<usize>) -> usize {
-        let branches = slots.start..slots.end - 1;
-        branches.min_by_key(|branch| page.bits[*branch]).expect("two slots have a branch")
+/// The branch on top of some slots of a page.
+fn branch<'n>(page: &Arc<Page>, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node> {
+    let top = page.top(&slots);
+    let within = |slots| Node::Within { page: page.clone(), slots };
+    View::Branch {
+        bit: page.bit(top),
+        key,
+        left: within(slots.start..top + 1),
+        right: within(top + 1..slots.end),
     }
 }
 
@@ -152,45 +162,46 @@ impl anwansi_proofs::tree::Tree for Source<'_> {
     type Error = Error;
 
     fn top(&self) -> Result<Option<Node>, Error> {
-        Ok(self.tree.top.clone().map(Node::Slot))
+        Ok(self.tree.top.clone().map(Node::Top))
     }
 
     fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Error> {
-        let branch = |page: &Arc<Page>, slots: Range<usize>, key: &'n [u8]| {
-            let top = Node::top(page, &slots);
-            View::Branch {
-                bit: page.bits[top].into(),
-                key,
-                left: Node::of(page, slots.start..top + 1),
-                right: Node::of(page, top + 1..slots.end),
+        let (slot, key) = match node {
+            Node::Top(slot) => (slot.clone(), &slot.key()[..]),
+            Node::Within { page, slots } if slots.len() == 1 => {
+                (page.slot(slots.start), page.key(slots.start))
+            }
+            Node::Within { page, slots } => {
+                return Ok(branch(page, slots.clone(), page.key(slots.start)));
             }
         };
-        Ok(match node {
-            Node::Slot(Slot::Entry(entry)) => {
-                View::Leaf { key: &entry.key, value: entry.value.digest() }
-            }
-            Node::Slot(Slot::Child(child)) => {
-                let page = self.pages.open(child)?;
-                let all = 0..page.slots.len();
-                branch(&page, all, &child.prefix)
-            }
-            Node::Inner { page, slots } => {
-                branch(page, slots.clone(), page.slots[slots.start].key())
+        Ok(match slot {
+            Slot::Entry(entry) => View::Leaf { key, value: entry.value.digest() },
+            Slot::Child(child) => {
+                let page = self.pages.open(&child)?;
+                branch(&page, 0..page.count(), key)
             }
         })
     }
 
     fn digest(&self, node: &Node, start: usize) -> Result<Digest, Error> {
         Ok(match node {
-            Node::Slot(slot) => slot.digest(start),
-            Node::Inner { page, slots } => page.hashes[Node::top(page, slots)],
+            Node::Top(slot) => slot.digest(start),
+            Node::Within { page, slots } if slots.len() == 1 => {
+                page.digest_from(slots.start, start)
+            }
+            Node::Within { page, slots } => page.hash(page.top(slots)),
         })
     }
 
     fn value(&self, node: &Node) -> Result<Vec<u8>, Error> {
-        match node {
-            Node::Slot(Slot::Entry(entry)) => Ok(self.pages.value(&entry.value)?.to_vec()),
-            _ => unreachable!("only leaves have values"),
+        let slot = match node {
+            Node::Top(slot) => slot.clone(),
+            Node::Within { page, slots } => page.slot(slots.start),
+        };
+        match slot {
+            Slot::Entry(entry) => Ok(self.pages.value(&entry.value)?.to_vec()),
+            Slot::Child(_) => unreachable!("only leaves have values"),
         }
     }
 }

@@ -1,15 +1,20 @@
 //! From one version's tree to the next one's.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
-use anwansi_proofs::path::{bit, critical_bit};
+use anwansi_proofs::hash;
 use bytes::Bytes;
+use rayon::prelude::*;
 
 use super::{
-    Child, Entry, Pages, Slot, Tree, Value,
-    page::{SLOTS_JOIN, pack_slots},
+    Child, Entry, Page, Pages, Slot, Spot, Tree, Value,
+    build::{self, Patch, Patched, Piece},
+    page::SLOTS_JOIN,
 };
 use crate::{Error, record};
+
+/// Writes below one page from which on its children are shared among threads.
+const PARALLEL_WRITES: usize = 64;
 
 /// What happens to one key: a new value, or none.
 #[derive(Clone, Debug)]
@@ -33,105 +38,277 @@ impl Write {
 impl Tree {
     /// The tree after `writes`, which stand in strictly ascending key order.
     ///
-    /// Pages that only this tree has are taken apart and used again; shared ones are copied.
+    /// Pages on the way to a changed key are copied, all others are shared.
     ///
     /// # Errors
-    /// If a page cannot be read: the tree is then lost.
-    pub(crate) fn update(self, pages: &Pages, writes: &[Write]) -> Result<Tree, Error> {
-        let mut update = Update { pages, entries: self.entries, bytes: self.bytes };
-        let mut top = Vec::with_capacity(1);
-        let slots = update.merge(self.top.into_iter().collect(), writes)?;
-        match slots.len() {
-            0 | 1 => top = slots,
-            _ => top.push(Slot::Child(pack_slots(slots))),
+    /// If a page cannot be read.
+    pub(crate) fn update(&self, pages: &Pages, writes: &[Write]) -> Result<Tree, Error> {
+        let mut growth = Growth::default();
+        let mut slots = Vec::new();
+        let (mut ahead, mut inside, mut behind) = (writes, &writes[..0], &writes[..0]);
+        if let Some(top) = &self.top {
+            let first = writes.partition_point(|write| top.side_of(&write.key).is_lt());
+            (ahead, inside) = writes.split_at(first);
+            let last = inside.partition_point(|write| top.side_of(&write.key).is_le());
+            (inside, behind) = inside.split_at(last);
         }
-        Ok(Tree { top: top.pop(), entries: update.entries, bytes: update.bytes })
+        growth.put(ahead, &mut slots);
+        match &self.top {
+            Some(top) if inside.is_empty() => slots.push(Piece::new(top.clone())),
+            Some(Slot::Entry(entry)) => {
+                growth.lose(entry.bytes());
+                growth.put(inside, &mut slots);
+            }
+            Some(Slot::Child(child)) => {
+                let page = child.link.loaded().map_or_else(|| read(pages, child), Ok)?;
+                let below = if inside.len() < PARALLEL_WRITES {
+                    merge(pages, &page, inside)?
+                } else {
+                    pages.install(|| merge(pages, &page, inside))?
+                };
+                growth.add(&below.growth);
+                match below.left {
+                    Left::Same => slots.push(Piece::child(child.clone())),
+                    Left::Patched(patched) => {
+                        slots.push(Piece::child(child.clone().patched(patched)));
+                    }
+                    Left::Slots(below) => slots.extend(below.into_iter().map(Piece::new)),
+                }
+            }
+            None => {}
+        }
+        growth.put(behind, &mut slots);
+        // What is too much for one page becomes several, below one more.
+        while slots.len() > 1 {
+            slots = build::pages(None, slots).into_iter().map(Piece::new).collect();
+        }
+        let top = slots.pop().map(|piece| match piece {
+            Piece::New(slot) => *slot,
+            Piece::Kept(_) => unreachable!("there is no page to keep anything of"),
+        });
+        let grown =
+            |count: u64, by| count.checked_add_signed(by).expect("no more is lost than was there");
+        let (entries, bytes) =
+            (grown(self.entries, growth.entries), grown(self.bytes, growth.bytes));
+        Ok(Tree { top, entries, bytes })
     }
 }
 
-struct Update<'a> {
-    pages: &'a Pages,
-    entries: u64,
-    bytes: u64,
+/// How much more there is after some writes.
+#[derive(Default)]
+struct Growth {
+    entries: i64,
+    bytes: i64,
 }
 
-impl Update<'_> {
-    /// The slots of one page after `writes`, all of which fall into it. Recurses from page to page.
-    fn merge(&mut self, slots: Vec<Slot>, mut writes: &[Write]) -> Result<Vec<Slot>, Error> {
-        let mut merged = Vec::with_capacity(slots.len() + writes.len());
-        for slot in slots {
-            let before = writes.partition_point(|write| slot.side_of(&write.key).is_lt());
-            let (ahead, rest) = writes.split_at(before);
-            self.put(ahead, &mut merged);
-            let inside = rest.partition_point(|write| slot.side_of(&write.key).is_le());
-            let (inside, rest) = rest.split_at(inside);
-            writes = rest;
-            match slot {
-                _ if inside.is_empty() => merged.push(slot),
-                Slot::Entry(entry) => {
-                    self.entries -= 1;
-                    self.bytes -= entry.bytes();
-                    self.put(inside, &mut merged);
+impl Growth {
+    fn add(&mut self, other: &Growth) {
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+    }
+
+    /// An entry of so many bytes is replaced or removed.
+    fn lose(&mut self, bytes: u64) {
+        self.entries -= 1;
+        self.bytes -= bytes.cast_signed();
+    }
+
+    /// A write makes an entry.
+    fn gain(&mut self, write: &Write) {
+        self.entries += 1;
+        self.bytes += (write.bytes() as u64).cast_signed();
+    }
+
+    /// The entry that a write makes, if it makes one.
+    fn entry(&mut self, write: &Write) -> Option<Entry> {
+        let entry = Entry::new(write.key.clone(), write.value.clone()?);
+        self.gain(write);
+        Some(entry)
+    }
+
+    /// Appends the new entries among `writes`.
+    fn put(&mut self, writes: &[Write], pieces: &mut Vec<Piece>) {
+        let entries = writes.iter().filter_map(|write| self.entry(write));
+        pieces.extend(entries.map(|entry| Piece::new(Slot::Entry(entry))));
+    }
+}
+
+/// What became of a child page.
+struct Below {
+    left: Left,
+    growth: Growth,
+}
+
+enum Left {
+    /// Nothing has changed.
+    Same,
+    /// Only what its slots stand for.
+    Patched(Patched),
+    /// Another page; or several, if they were too many for one; or slots that are too few for one.
+    Slots(Vec<Slot>),
+}
+
+/// What happens to some slots of a page, or between two of them.
+enum Step<'w> {
+    Keep(Range<usize>),
+    /// A write to a new key.
+    Put(&'w Write),
+    /// A write to the key of an entry.
+    Replace(usize, &'w Write),
+    /// Writes below a child.
+    Below(usize, &'w [Write]),
+}
+
+/// What is left of some slots of a page, or is new between two of them.
+enum Change<'w> {
+    Kept(Range<usize>),
+    Patched(usize, Patch<'w>),
+    New(Box<Slot>),
+}
+
+/// A page after `writes`, all of which fall into it. Recurses from page to page.
+fn merge(pages: &Pages, page: &Page, writes: &[Write]) -> Result<Below, Error> {
+    let steps = steps(page, writes);
+    let mut below = below(pages, page, &steps, writes.len())?.into_iter();
+    let mut growth = Growth::default();
+    let mut changes = Vec::with_capacity(steps.len());
+    // Whether each slot stays where it is, and none comes between.
+    let mut in_place = true;
+    for step in steps {
+        match step {
+            Step::Keep(slots) => changes.push(Change::Kept(slots)),
+            Step::Put(write) => {
+                let entry = growth.entry(write).map(|it| Change::New(Box::new(Slot::Entry(it))));
+                in_place &= entry.is_none();
+                changes.extend(entry);
+            }
+            Step::Replace(at, write) => {
+                growth.lose(page.entry_bytes(at));
+                in_place &= write.value.is_some();
+                if let Some(value) = &write.value {
+                    growth.gain(write);
+                    let leaf = hash::leaf(&write.key, &value.digest());
+                    changes.push(Change::Patched(at, Patch::Entry(value, leaf)));
                 }
-                Slot::Child(child) => {
-                    let mut below = self.slots_of(child)?;
-                    below = self.merge(below, inside)?;
-                    if below.len() < SLOTS_JOIN {
-                        merged.append(&mut below);
-                    } else {
-                        merged.push(Slot::Child(pack_slots(below)));
+            }
+            Step::Below(at, _) => {
+                let below = below.next().expect("each has its result");
+                growth.add(&below.growth);
+                match below.left {
+                    Left::Same => changes.push(Change::Kept(at..at + 1)),
+                    Left::Patched(patched) => {
+                        changes.push(Change::Patched(at, Patch::Child(patched)));
+                    }
+                    Left::Slots(slots) => {
+                        in_place = false;
+                        changes.extend(slots.into_iter().map(|slot| Change::New(Box::new(slot))));
                     }
                 }
             }
         }
-        self.put(writes, &mut merged);
-        Ok(merged)
     }
+    let left = if in_place { patched(page, changes) } else { made_anew(page, changes) };
+    Ok(Below { left, growth })
+}
 
-    /// Appends the new entries among `writes`.
-    fn put(&mut self, writes: &[Write], merged: &mut Vec<Slot>) {
-        for Write { key, value } in writes {
-            if let Some(value) = value {
-                let entry = Entry::new(key.clone(), value.clone());
-                self.entries += 1;
-                self.bytes += entry.bytes();
-                merged.push(Slot::Entry(entry));
+/// A page whose slots stay where they are.
+fn patched(page: &Page, changes: Vec<Change<'_>>) -> Left {
+    let patch = |change| match change {
+        Change::Patched(at, patch) => Some((at, patch)),
+        _ => None,
+    };
+    let patches = changes.into_iter().filter_map(patch).collect::<Vec<_>>();
+    if patches.is_empty() { Left::Same } else { Left::Patched(build::patch(page, &patches)) }
+}
+
+/// A page whose slots come and go.
+fn made_anew(page: &Page, changes: Vec<Change<'_>>) -> Left {
+    let mut pieces = Vec::with_capacity(page.count() + changes.len());
+    for change in changes {
+        match change {
+            Change::Kept(slots) => pieces.extend(slots.map(Piece::Kept)),
+            Change::Patched(at, Patch::Entry(value, leaf)) => {
+                let (key, value) = (page.slot(at).key().clone(), value.clone());
+                pieces.push(Piece::new(Slot::Entry(Entry { key, value, leaf })));
             }
+            Change::Patched(at, Patch::Child(patched)) => {
+                pieces.push(Piece::child(child(page, at).patched(patched)));
+            }
+            Change::New(slot) => pieces.push(Piece::New(slot)),
         }
     }
+    if pieces.len() >= SLOTS_JOIN {
+        return Left::Slots(build::pages(Some(page), pieces));
+    }
+    let slot = |piece| match piece {
+        Piece::Kept(at) => page.slot(at),
+        Piece::New(slot) => *slot,
+    };
+    Left::Slots(pieces.into_iter().map(slot).collect())
+}
 
-    /// The slots below `child`, taken out of its page if nobody else has it.
-    fn slots_of(&self, child: Child) -> Result<Vec<Slot>, Error> {
-        let page = match child.link.loaded() {
-            // It is about to be replaced: no need to keep it in the cache.
-            None => return Ok(self.pages.read(&child)?.slots),
-            Some(page) => match Arc::try_unwrap(child.link) {
-                Ok(link) => {
-                    drop(page);
-                    link.into_page().expect("it was in memory, and nobody else could drop it")
-                }
-                Err(_) => page,
-            },
-        };
-        Ok(match Arc::try_unwrap(page) {
-            Ok(page) => page.slots,
-            Err(page) => page.slots.clone(),
-        })
+/// The child in slot `at`.
+fn child(page: &Page, at: usize) -> Child {
+    match page.slot(at) {
+        Slot::Child(child) => child,
+        Slot::Entry(_) => unreachable!("it is a child"),
     }
 }
 
-impl Slot {
-    /// Where `key` belongs: before this slot, into it, or behind it.
-    pub(crate) fn side_of(&self, key: &[u8]) -> Ordering {
-        match critical_bit(self.key(), key) {
-            Some(at) if at < self.bits() => {
-                if bit(key, at) {
-                    Ordering::Greater
-                } else {
-                    Ordering::Less
-                }
+/// Reads a page that is about to be replaced: no need to keep it in the cache.
+fn read(pages: &Pages, child: &Child) -> Result<Arc<Page>, Error> {
+    pages.read(child).map(Arc::new)
+}
+
+/// What `writes` do to the slots of a page, in order.
+fn steps<'w>(page: &Page, mut writes: &'w [Write]) -> Vec<Step<'w>> {
+    let mut steps = Vec::with_capacity(1 + 2 * writes.len().min(page.count()));
+    let mut next = 0;
+    while let Some(first) = writes.first() {
+        let spot = page.locate(&first.key);
+        let (Spot::Inside(at) | Spot::Before(at)) = spot;
+        steps.push(Step::Keep(next..at));
+        next = at;
+        let count = match spot {
+            // At least the first one.
+            Spot::Inside(at) if page.is_child(at) => {
+                1 + writes[1..].partition_point(|write| page.side_of(at, &write.key).is_le())
             }
-            _ => Ordering::Equal,
+            _ => 1,
+        };
+        let (these, rest) = writes.split_at(count);
+        writes = rest;
+        steps.push(match spot {
+            Spot::Inside(at) if page.is_child(at) => Step::Below(at, these),
+            Spot::Inside(at) => Step::Replace(at, first),
+            Spot::Before(_) => Step::Put(first),
+        });
+        next += usize::from(matches!(spot, Spot::Inside(_)));
+    }
+    steps.push(Step::Keep(next..page.count()));
+    steps
+}
+
+/// What becomes of the children that are written below, in order: on all threads, if it is much.
+fn below(
+    pages: &Pages,
+    page: &Page,
+    steps: &[Step<'_>],
+    writes: usize,
+) -> Result<Vec<Below>, Error> {
+    let below = |step: &Step<'_>| match step {
+        Step::Below(at, writes) => {
+            let loaded = page.link(*at).expect("it is a child").peek();
+            Some(match &*loaded {
+                Some(page) => merge(pages, page, writes),
+                None => read(pages, &child(page, *at)).and_then(|it| merge(pages, &it, writes)),
+            })
         }
+        _ => None,
+    };
+    if writes < PARALLEL_WRITES {
+        steps.iter().filter_map(below).collect()
+    } else {
+        steps.par_iter().filter_map(below).collect()
     }
 }
