@@ -16,10 +16,15 @@ use anwansi_server::{
     Config, ConfigError, DemoError, LogFormat, Server, Settings, Shown, Stage, TASKS_MAX, TASKS_MIN,
 };
 use clap::{Args, Parser, Subcommand};
+use mimalloc::MiMalloc;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
 };
+
+/// Pages are made on some threads and freed on others, which most allocators find hard.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// A token of every scope; not a flag, since those can be seen by other users of the machine.
 const TOKEN_VARIABLE: &str = "ANWANSI_TOKEN";
