@@ -339,6 +339,22 @@ mod tests {
     }
 
     #[test]
+    fn page_of_32_slots_is_read_and_changes_into_smaller_ones() {
+        let made = child_of(0..32);
+        let page = made.link.loaded().expect("fresh pages are in memory");
+        let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
+        let read = Page::decode(&page.encode(&|_| None), &made, id).unwrap();
+        let pieces = (0..32).map(Piece::Kept).chain([entry(&[0xff], b"")]).collect();
+        let slots = pages(Some(&read), pieces);
+        let counts = slots.iter().map(|slot| match slot {
+            Slot::Child(child) => child.link.loaded().expect("fresh pages are in memory").count(),
+            Slot::Entry(_) => 1,
+        });
+        let counts = counts.collect::<Vec<_>>();
+        assert!(counts.iter().all(|count| *count <= SLOTS_MAX), "{counts:?}");
+    }
+
+    #[test]
     fn whole_page_in_the_place_of_another_is_refused() {
         let (one, other) = (child_of(0..20), child_of(0..19));
         let page = other.link.loaded().expect("fresh pages are in memory");

@@ -1,6 +1,6 @@
 //! The tree of one version, in pages.
 //!
-//! A page is a connected piece of the tree: up to 32 slots in key order, a slot being an entry or a
+//! A page is a connected piece of the tree: up to 24 slots in key order, a slot being an entry or a
 //! child page. Between two neighbouring slots lies exactly one branch, at the first bit in which they
 //! differ; so the branches of a page need no pointers, and the top one is the smallest of those bits.
 //!

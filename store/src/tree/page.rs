@@ -33,7 +33,9 @@ use crate::{
     record::{self, INLINE_BYTES_MAX, StoredValue},
 };
 
-/// The most slots of a page.
+/// The most slots of a page in storage (FORMAT.md).
+const SLOTS_STORED_MAX: usize = 32;
+/// The most slots of a page that is made: copying them all for one that changes should not take long.
 pub(crate) const SLOTS_MAX: usize = 24;
 /// A child page with fewer slots goes back into its parent.
 pub(crate) const SLOTS_JOIN: usize = SLOTS_MAX / 4;
@@ -51,7 +53,7 @@ pub(crate) struct Page {
     links: Box<[Arc<Link>]>,
 }
 
-const _: () = assert!(SLOTS_MAX <= u32::BITS as usize);
+const _: () = assert!(SLOTS_MAX <= SLOTS_STORED_MAX && SLOTS_STORED_MAX <= u32::BITS as usize);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Slot {
@@ -562,7 +564,7 @@ impl Page {
                 .is_some_and(|bit| bit < pair[0].bits().min(pair[1].bits()))
                 && pair[0].key() < pair[1].key()
         });
-        if !(2..=SLOTS_MAX).contains(&slots.len()) || !ordered {
+        if !(2..=SLOTS_STORED_MAX).contains(&slots.len()) || !ordered {
             return Err(damaged());
         }
         let (page, bit, sides) =
@@ -633,7 +635,7 @@ impl PageWriter {
     /// Begins a page with these branches and digests; `bodies` is how many bytes its bodies take.
     pub(crate) fn new(bits: &[u16], digests: &[Digest], hashes: &[Digest], bodies: usize) -> Self {
         let count = digests.len();
-        assert!(bits.len() + 1 == count && hashes.len() + 1 == count && count <= SLOTS_MAX);
+        assert!(bits.len() + 1 == count && hashes.len() + 1 == count && count <= SLOTS_STORED_MAX);
         let head = (count - 1) * (BIT + Digest::LEN) + count * (Digest::LEN + END);
         let mut bytes = Vec::with_capacity(head + bodies);
         for bit in bits {
