@@ -10,6 +10,11 @@ use std::path::Path;
 use anwansi_store::{Commit, LogKey, Options, Store, engine};
 use bytes::Bytes;
 use fastrand::Rng;
+use mimalloc::MiMalloc;
+
+/// That of `anwansi-server`: pages are allocated on some threads and freed on others.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The number of entries in the stores that are read and written.
 pub const ENTRIES: usize = 100_000;

@@ -80,7 +80,9 @@ impl Machine {
             }
         });
         thread::scope(|scope| {
-            self.secrets.iter().for_each(|it| drop(scope.spawn(|| self.work(it))))
+            for secret in &self.secrets {
+                scope.spawn(|| self.work(secret));
+            }
         });
         let is_decided = |id: &TransitionId| {
             self.store.ledger().progress(id).expect("it was submitted").decided.is_some()
@@ -95,7 +97,9 @@ impl Machine {
         let ledger = self.store.ledger();
         while ledger.load().transitions > 0 {
             let todo = ledger.assignments(&node(secret), &[]);
-            todo.iter().for_each(|todo| self.act(secret, todo));
+            for todo in &todo {
+                self.act(secret, todo);
+            }
             if todo.is_empty() {
                 thread::sleep(POLL);
             }

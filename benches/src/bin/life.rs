@@ -1,0 +1,314 @@
+//! The life of a store, each operation once: load, durable updates, reads, proofs, and opening it again after
+//! it was closed and after it was killed. Each stage runs in a process of its own.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anwansi_benches::{key, value};
+use anwansi_proofs::{Proof, Question};
+use anwansi_store::{Commit, LogKey, Options, Snapshot, Store, Which, engine, engine::Direction};
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use fastrand::Rng;
+
+/// Load a store of random keys, update it, read it, prove from it, and open it again.
+#[derive(Clone, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The engine: fjall or sled.
+    #[arg(long, default_value = "fjall")]
+    engine: String,
+    /// Entries, of 32-byte keys and 100-byte values.
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: usize,
+    /// Random updates of them.
+    #[arg(long, default_value_t = 500_000)]
+    updates: usize,
+    /// Writes of one commit.
+    #[arg(long, default_value_t = 10_000)]
+    batch: usize,
+    /// Commits that are on their way at once; with 1 each is waited for before the next.
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
+    /// Reads and proofs of single keys.
+    #[arg(long, default_value_t = 200_000)]
+    reads: usize,
+    /// Memory for pages that are stored.
+    #[arg(long, default_value_t = 1024)]
+    cache_mib: usize,
+    /// Where the store is made; it is removed in the end. In the folder for temporary files, if not given.
+    #[arg(long)]
+    directory: Option<PathBuf>,
+    /// One stage, for the program's own use: the directory is then left as it is.
+    #[arg(long, hide = true)]
+    stage: Option<Stage>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Stage {
+    /// Load, update, read, prove, close.
+    Main,
+    /// Open, look, close.
+    Reopen,
+    /// Commit, and wait to be killed.
+    Churn,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    match (arguments.stage, &arguments.directory) {
+        (Some(stage), Some(directory)) => run(stage, &arguments, directory),
+        (_, Some(directory)) => all(&arguments, directory),
+        (_, None) => {
+            let directory = tempfile::tempdir().expect("there is room for temporary files");
+            all(&arguments, &directory.path().join("store"));
+        }
+    }
+}
+
+/// Runs the stages one after the other, each in a process of its own.
+fn all(arguments: &Arguments, directory: &Path) {
+    assert!(!directory.exists(), "{} is there already", directory.display());
+    fs::create_dir_all(directory).expect("the directory can be made");
+    let start = |stage: &str| -> Child {
+        let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+        let numbers = [
+            ("--keys", arguments.keys),
+            ("--updates", arguments.updates),
+            ("--batch", arguments.batch),
+            ("--in-flight", arguments.in_flight),
+            ("--reads", arguments.reads),
+            ("--cache-mib", arguments.cache_mib),
+        ];
+        for (name, number) in numbers {
+            command.arg(name).arg(number.to_string());
+        }
+        command.args(["--engine", &arguments.engine, "--stage", stage, "--directory"]);
+        command.arg(directory).stdout(if stage == "churn" {
+            Stdio::piped()
+        } else {
+            Stdio::inherit()
+        });
+        command.spawn().expect("this program can be started")
+    };
+    let wait = |mut child: Child| assert!(child.wait().expect("it was started").success());
+    wait(start("main"));
+    row("disk", &format!("{} MB", size(directory) / 1_000_000));
+    println!("-- after a close");
+    wait(start("reopen"));
+    let mut child = start("churn");
+    let mut said = String::new();
+    let stdout = child.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut said).expect("it says when it is ready");
+    child.kill().expect("it runs");
+    // That it was killed is known.
+    let _ = child.wait();
+    println!("-- after kill -9, {} changes after the last flush at most", said.trim());
+    wait(start("reopen"));
+    fs::remove_dir_all(directory).expect("the directory can be removed");
+}
+
+fn run(stage: Stage, arguments: &Arguments, directory: &Path) {
+    let opened = Instant::now();
+    let store = open(arguments, directory);
+    let opened = opened.elapsed();
+    match stage {
+        Stage::Main => main_stage(arguments, store),
+        Stage::Reopen => {
+            row("open", &seconds(opened));
+            let keys = keys(arguments);
+            let start = Instant::now();
+            let latest = store.latest();
+            assert!(latest.get(&keys[0]).expect("storage works").is_some());
+            row("first read", &seconds(start.elapsed()));
+            row("peak memory", &peak_memory());
+            assert_eq!(latest.entries(), arguments.keys as u64);
+        }
+        Stage::Churn => {
+            let keys = keys(arguments);
+            update(arguments, &store, &keys, &mut Rng::with_seed(9));
+            println!("{}", arguments.updates);
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn open(arguments: &Arguments, directory: &Path) -> Store {
+    let url = format!("{}:{}", arguments.engine, directory.join("data").display());
+    let engine = engine::open(&url).expect("the engine opens");
+    let secret = [7; 32];
+    let log_key = LogKey::from_secret(secret, None).expect("the name is one");
+    let options = Options { cache_bytes: arguments.cache_mib << 20, ..Options::default() };
+    Store::open(engine, log_key, &options).expect("the store opens")
+}
+
+fn keys(arguments: &Arguments) -> Vec<Bytes> {
+    let mut rng = Rng::with_seed(1);
+    (0..arguments.keys).map(|_| key(&mut rng)).collect()
+}
+
+fn main_stage(arguments: &Arguments, store: Store) {
+    let keys = keys(arguments);
+    let mut rng = Rng::with_seed(2);
+
+    let written = written_bytes();
+    let chunks = keys.chunks(arguments.batch);
+    let mut values = Rng::with_seed(3);
+    let commits = chunks.map(|keys| {
+        let writes = keys.iter().map(|key| (key.clone(), Some(value(&mut values))));
+        Commit::new(writes.collect())
+    });
+    let took = commit_all(arguments, &store, commits);
+    rate("load", "keys/s", arguments.keys, took);
+    each("load, written", written_bytes() - written, arguments.keys);
+
+    let written = written_bytes();
+    let took = update(arguments, &store, &keys, &mut rng);
+    rate("durable updates", "updates/s", arguments.updates, took);
+    each("updates, written", written_bytes() - written, arguments.updates);
+
+    let latest = store.latest();
+    let picked = (0..arguments.reads).map(|_| rng.usize(..keys.len())).collect::<Vec<_>>();
+    let picked = picked.iter().map(|at| &keys[*at]).collect::<Vec<_>>();
+    let (took, found) = timed(|| picked.iter().filter(|key| is_there(&latest, key)).count());
+    assert_eq!(found, picked.len());
+    rate("gets, one thread", "gets/s", picked.len(), took);
+
+    let ranges = picked.len() / 1000;
+    let (took, found) = timed(|| {
+        let range =
+            |start: &&Bytes| latest.range(start, None, Direction::Ascending).take(1000).count();
+        picked[..ranges].iter().map(range).sum::<usize>()
+    });
+    rate("ranges of 1,000", "entries/s", found, took);
+
+    let prove = |key: &&Bytes| {
+        latest.prove(Which::State, &Question::default().key(key)).expect("storage works")
+    };
+    let (took, proofs) = timed(|| picked.iter().map(prove).collect::<Vec<_>>());
+    rate("proofs made, one thread", "proofs/s", proofs.len(), took);
+    let bytes = proofs.iter().map(Vec::len).sum::<usize>() / proofs.len();
+    row("proof", &format!("{bytes} bytes, {} without the entry", bytes - 32 - 100));
+
+    let root = latest.root();
+    let (took, right) = timed(|| {
+        let is_right = |(proof, key): &(&Vec<u8>, &&Bytes)| {
+            let shown = Proof::decode(proof).and_then(|proof| proof.verify(&root));
+            shown.is_ok_and(|shown| matches!(shown.get(key), Ok(Some(_))))
+        };
+        proofs.iter().zip(&picked).filter(is_right).count()
+    });
+    assert_eq!(right, proofs.len());
+    rate("proofs verified, one thread", "proofs/s", right, took);
+
+    row("peak memory", &peak_memory());
+    drop((latest, proofs));
+    let (took, ()) = timed(|| drop(store));
+    row("close", &seconds(took));
+}
+
+/// Updates random keys, and gives how long that took.
+fn update(arguments: &Arguments, store: &Store, keys: &[Bytes], rng: &mut Rng) -> Duration {
+    let commits = (0..arguments.updates / arguments.batch).map(|_| {
+        let mut picked = HashSet::with_capacity(arguments.batch);
+        while picked.len() < arguments.batch.min(keys.len()) {
+            picked.insert(rng.usize(..keys.len()));
+        }
+        let writes = picked.into_iter().map(|at| (keys[at].clone(), Some(value(rng))));
+        Commit::new(writes.collect())
+    });
+    commit_all(arguments, store, commits)
+}
+
+/// Gives how long it took until the last commit was durable; without making the commits, where that is not
+/// done while others are on their way.
+fn commit_all(
+    arguments: &Arguments,
+    store: &Store,
+    mut commits: impl Iterator<Item = Commit>,
+) -> Duration {
+    let (sender, answers) = std::sync::mpsc::channel();
+    let (start, mut made, mut waiting) = (Instant::now(), Duration::ZERO, 0);
+    loop {
+        let (took, next) = timed(|| commits.next());
+        made += took;
+        let Some(commit) = next else { break };
+        let sender = sender.clone();
+        let answer = move |done: Result<_, _>| {
+            done.expect("storage works");
+            // Who waits for it waits until the end.
+            let _ = sender.send(());
+        };
+        store.commit_then(commit, Box::new(answer));
+        waiting += 1;
+        if waiting == arguments.in_flight {
+            answers.recv().expect("every commit is answered");
+            waiting -= 1;
+        }
+    }
+    (0..waiting).for_each(|_| answers.recv().expect("every commit is answered"));
+    let took = start.elapsed();
+    if arguments.in_flight == 1 { took.saturating_sub(made) } else { took }
+}
+
+fn is_there(latest: &Snapshot, key: &[u8]) -> bool {
+    latest.get(key).expect("storage works").is_some_and(|value| value.len() == 100)
+}
+
+fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
+    let start = Instant::now();
+    let done = run();
+    (start.elapsed(), done)
+}
+
+fn row(what: &str, measured: &str) {
+    println!("{what:28} {measured}");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn rate(what: &str, unit: &str, count: usize, took: Duration) {
+    row(what, &format!("{:.0} {unit} ({})", count as f64 / took.as_secs_f64(), seconds(took)));
+}
+
+fn each(what: &str, bytes: u64, count: usize) {
+    row(what, &format!("{} bytes each", bytes / count as u64));
+}
+
+fn seconds(took: Duration) -> String {
+    format!("{:.3} s", took.as_secs_f64())
+}
+
+/// What this process has handed to the disk.
+fn written_bytes() -> u64 {
+    field("/proc/self/io", "write_bytes:")
+}
+
+fn peak_memory() -> String {
+    format!("{} MB", field("/proc/self/status", "VmHWM:") * 1024 / 1_000_000)
+}
+
+/// A number of a file that Linux keeps; 0 elsewhere.
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn size(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).expect("the directory is there").flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => size(&entry.path()),
+        Ok(found) => found.len(),
+        // It was just removed.
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
