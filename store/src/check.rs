@@ -120,7 +120,9 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
             }
         }
         tree = match (tree.take(), changes) {
-            (Some(tree), Some(changes)) => report.note(tree.update(&pages, &changes))?,
+            (Some(tree), Some(changes)) => {
+                report.note(pages.install(|| tree.update(&pages, &changes)))?
+            }
             // Without the state before it nothing can be said of a version.
             _ => None,
         };
@@ -143,7 +145,7 @@ fn check_tasks(
     report: &mut Report,
 ) -> Result<(), Error> {
     let Some(tasks) = tasks else { return Ok(()) };
-    let tree = report.note(Tree::default().update(pages, &tasks))?;
+    let tree = report.note(pages.install(|| Tree::default().update(pages, &tasks)))?;
     if tree.is_some_and(|tree| tree.root() != header.tasks()) {
         report.damaged(Damage::Changes(header.version()));
     }

@@ -79,7 +79,8 @@ impl History {
             Some(below) if number(&below) == version => below,
             below => {
                 make_room(&mut opened)?;
-                Arc::new(make(newest, below.as_deref(), version)?)
+                // On a thread with room for it: trees can be deep.
+                Arc::new(newest.pages.install(|| make(newest, below.as_deref(), version))?)
             }
         };
         opened.retain(|at| number(at) != version);

@@ -68,7 +68,7 @@ pub(crate) fn open(
     })?;
     compare_with_signed(&*engine, &log)?;
     let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 2);
-    let (last_flush, at) = replay(&*engine, &pages, &writer, newest, &trigger)?;
+    let (last_flush, at) = pages.install(|| replay(&*engine, &pages, &writer, newest, &trigger))?;
     let at = Arc::new(at);
 
     let (header, tree) = (at.header.clone(), at.tree.clone());
