@@ -505,7 +505,7 @@ enum Joined {
 enum Refused {
     /// The commit, alone.
     Caller(Error),
-    /// The tree is lost.
+    /// The whole version: the tree could not be read.
     Store(Error),
 }
 

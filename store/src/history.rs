@@ -11,6 +11,7 @@ use crate::{
     Damage, Error, flush,
     record::{self, ChunkKind, decode},
     snapshot::{At, Snapshot},
+    threads,
     tree::{Slot, Tree},
     version,
 };
@@ -79,8 +80,7 @@ impl History {
             Some(below) if number(&below) == version => below,
             below => {
                 make_room(&mut opened)?;
-                // On a thread with room for it: trees can be deep.
-                Arc::new(newest.pages.install(|| make(newest, below.as_deref(), version))?)
+                Arc::new(threads::aside(|| make(newest, below.as_deref(), version))??)
             }
         };
         opened.retain(|at| number(at) != version);

@@ -56,6 +56,7 @@ mod record;
 mod recover;
 mod snapshot;
 mod store;
+mod threads;
 mod transaction;
 mod tree;
 mod version;

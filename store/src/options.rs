@@ -21,7 +21,7 @@ pub struct Options {
     /// Tells the milliseconds since some moment, and never goes back: what the ledger's deadlines count.
     /// With [`clock`](Self::clock) the only clocks the store has.
     pub uptime: Clock,
-    /// On how many threads the tree is updated, where a commit is large.
+    /// On how many threads the tree is updated, where a commit is large, also when it is applied again.
     pub threads: NonZeroUsize,
     /// Folds of the program's own, beside those of the format.
     pub folds: Vec<Arc<dyn OwnFold>>,

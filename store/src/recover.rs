@@ -2,19 +2,17 @@
 
 use std::{
     collections::HashMap,
-    io,
     ops::Bound::{Included, Unbounded},
     sync::{Arc, Mutex},
     thread,
 };
 
 use anwansi_proofs::{Header, LogHash, Version};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     Damage, Error, Options, Store,
     commit::{Committer, IN_FLIGHT_MAX, Jobs},
-    engine::{Batch, Direction, Engine, EngineError, Keyspace, Writer},
+    engine::{Batch, Direction, Engine, Keyspace, Writer},
     flush::{self, Flusher, Trigger},
     gate::Gate,
     history::read_flush,
@@ -24,15 +22,13 @@ use crate::{
     record::{ChunkKind, MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
     snapshot::At,
     store::{Shared, Threads},
+    threads,
     tree::{PageId, Pages, Tree},
     version,
 };
 
 /// Bytes of commits that wait for the committer, at most; a larger one waits alone.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
-/// The store's threads recurse from page to page, and keys can be made to need a thousand pages.
-const STACK_BYTES: usize = 64 << 20;
-
 /// Opens the store in `engine`, or makes a new one.
 pub(crate) fn open(
     engine: Arc<dyn Engine>,
@@ -60,15 +56,16 @@ pub(crate) fn open(
     writer.write(batch).wait()?;
     // A crash here leaves a store that was opened once more, or a new one that holds version 0.
 
-    let threads = Arc::new(threads(options)?);
-    let pages = Arc::new(Pages::new(engine.clone(), options.cache_bytes, threads));
+    let pool = Arc::new(threads::pool(options)?);
+    let pages = Arc::new(Pages::new(engine.clone(), options.cache_bytes, pool));
     let newest = newest_version(&*engine)?.ok_or(Error::Damaged(Damage::Header(Version(0))))?;
     let log = Log::load(&*engine, newest.0 + 1, |index| {
         Ok(version::read(&*engine, Version(index))?.1.header)
     })?;
     compare_with_signed(&*engine, &log)?;
     let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 2);
-    let (last_flush, at) = pages.install(|| replay(&*engine, &pages, &writer, newest, &trigger))?;
+    let replayed = threads::aside(|| replay(&*engine, &pages, &writer, newest, &trigger))?;
+    let (last_flush, at) = replayed?;
     let at = Arc::new(at);
 
     let (header, tree) = (at.header.clone(), at.tree.clone());
@@ -94,8 +91,9 @@ pub(crate) fn open(
         Committer { shared: shared.clone(), writer, header, tree, log, in_flight, requests };
     let mut handles = Vec::new();
     let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        let thread = thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(run);
-        let thread = thread.map_err(no_thread)?;
+        let thread =
+            thread::Builder::new().name(name.into()).stack_size(threads::STACK_BYTES).spawn(run);
+        let thread = thread.map_err(threads::none)?;
         own.push(thread.thread().id());
         handles.push(thread);
         Ok::<_, Error>(())
@@ -108,19 +106,6 @@ pub(crate) fn open(
     let handles = Mutex::new(handles);
     let threads = Threads { jobs, writer, handles, own, shared: shared.clone() };
     Ok(Store::new(shared, threads))
-}
-
-/// The threads on which trees are updated.
-fn threads(options: &Options) -> Result<ThreadPool, Error> {
-    let threads = ThreadPoolBuilder::new()
-        .num_threads(options.threads.get())
-        .stack_size(STACK_BYTES)
-        .thread_name(|number| format!("anwansi tree {number}"));
-    threads.build().map_err(|error| no_thread(io::Error::other(error)))
-}
-
-fn no_thread(source: io::Error) -> Error {
-    Error::Engine(EngineError::Io { doing: "starting a thread", source: Arc::new(source) })
 }
 
 /// Checks that the store is the one asked for, and gives the epoch of this opening.

@@ -72,7 +72,7 @@ impl Snapshot {
         self.version.tree.bytes
     }
 
-    /// The value of `key`. A short one shares the memory of its page, some kilobytes, for as long as it is held.
+    /// The value of `key`. A short one shares the memory of its page, 50 kB at most, for as long as it is held.
     ///
     /// # Errors
     /// If storage fails or is damaged.

@@ -1,6 +1,6 @@
 //! The tree of one version, in pages.
 //!
-//! A page is a connected piece of the tree: up to 24 slots in key order, a slot being an entry or a
+//! A page is a connected piece of the tree: some two dozen slots in key order, a slot being an entry or a
 //! child page. Between two neighbouring slots lies exactly one branch, at the first bit in which they
 //! differ; so the branches of a page need no pointers, and the top one is the smallest of those bits.
 //!
@@ -21,6 +21,8 @@ mod read;
 mod update;
 
 use anwansi_proofs::Root;
+
+use crate::record::INLINE_BYTES_MAX;
 
 pub use self::page::PageId;
 pub(crate) use self::{
@@ -45,12 +47,15 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// About how many bytes of memory `writes` writes take that are shared with no other version: a page each,
-    /// and no more than all pages there are.
+    /// About how many bytes of memory `writes` writes take that are shared with no other version: a page each and
+    /// those above it, and no more than all pages there are.
     pub(crate) fn memory_of(&self, writes: u64) -> u64 {
-        let all = self.bytes + self.entries * ENTRY_OVERHEAD;
-        let page = SLOTS_USUAL * all / self.entries.max(1);
-        all.min(writes.saturating_mul(page))
+        let entries = self.entries.max(1);
+        // Longer values do not lie in pages.
+        let entry = (self.bytes / entries).min(INLINE_BYTES_MAX as u64) + ENTRY_OVERHEAD;
+        let levels = u64::from(entries.ilog2() / SLOTS_USUAL.ilog2()) + 1;
+        let pages = writes.saturating_add(levels);
+        entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_USUAL * entry))
     }
 
     /// The root: a function of the entries alone.

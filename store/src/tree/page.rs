@@ -19,7 +19,7 @@ use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use anwansi_proofs::{
     Digest, Version, hash,
-    path::{bit, critical_bit, is_key},
+    path::{BRANCH_BIT_MAX, KEY_BYTES_MAX, bit, critical_bit, is_key},
 };
 use bytes::Bytes;
 use wincode::{SchemaRead, SchemaWrite};
@@ -33,7 +33,7 @@ use crate::{
     record::{self, INLINE_BYTES_MAX, StoredValue},
 };
 
-/// The most slots of a page in storage (FORMAT.md).
+/// The most slots of a page in storage (FORMAT.md): one with more than are made stays so until slots come or go.
 const SLOTS_STORED_MAX: usize = 32;
 /// The most slots of a page that is made: copying them all for one that changes should not take long.
 pub(crate) const SLOTS_MAX: usize = 24;
@@ -238,6 +238,9 @@ impl Slot {
             }
             record::Slot::Child(child) => {
                 let record::Child { prefix, bit, left, right, page } = *child;
+                if prefix.len() > KEY_BYTES_MAX || !(1..=BRANCH_BIT_MAX).contains(&bit.into()) {
+                    return None;
+                }
                 Some(Slot::Child(Child {
                     prefix: Bytes::copy_from_slice(prefix),
                     bit,
@@ -505,8 +508,8 @@ impl Page {
         Slot::Entry(Entry { key: self.bytes.slice(key), value, leaf: self.digest(at) })
     }
 
-    /// The bytes of key and value of the entry in slot `at`.
-    pub(crate) fn entry_bytes(&self, at: usize) -> u64 {
+    /// The bytes of key and value of the entry in slot `at`, as [`Entry::bytes`].
+    pub(crate) fn content_bytes(&self, at: usize) -> u64 {
         let (body, key) = (self.body(at), self.key_range(at));
         let value = match self.bytes[key.start - 1] {
             KIND_INLINE => body.end - key.end,
@@ -521,7 +524,8 @@ impl Page {
 
     /// About how many bytes of memory it takes.
     pub(crate) fn memory(&self) -> usize {
-        self.bytes.len() + self.links.len() * size_of::<Arc<Link>>() + PAGE_OVERHEAD
+        let link = size_of::<Arc<Link>>() + size_of::<Link>() + ALLOCATION_OVERHEAD;
+        self.bytes.len() + self.links.len() * link + size_of::<Page>() + ALLOCATION_OVERHEAD
     }
 
     /// The page as it is stored. `placed` knows the pages that are on their way to storage.
@@ -570,7 +574,9 @@ impl Page {
         let (page, bit, sides) =
             build::page(None, &slots.into_iter().map(Piece::new).collect::<Vec<_>>());
         let same = (bit, sides) == (child.bit, [child.left, child.right]);
-        if same { Ok(page) } else { Err(damaged()) }
+        // The bits before those of its own branches are under the parent's digests alone.
+        let inside = side_of(&child.prefix, child.bit.into(), page.key(0)).is_eq();
+        if same && inside { Ok(page) } else { Err(damaged()) }
     }
 }
 
@@ -580,8 +586,8 @@ fn placed_id(link: &Arc<Link>, placed: &impl Fn(&Arc<Link>) -> Option<PageId>) -
     id.expect("children are written before their parents")
 }
 
-/// What a page takes beside its bytes: itself, its link, and what the allocator adds, about.
-const PAGE_OVERHEAD: usize = 256;
+/// What the allocator and the counts of a shared value take, about.
+const ALLOCATION_OVERHEAD: usize = 48;
 
 fn kind_of(value: &Value) -> u8 {
     match value {

@@ -110,8 +110,7 @@ impl Pages {
         Pages { engine, clock: Mutex::default(), bytes: Arc::default(), bytes_max, threads }
     }
 
-    /// Runs something on the threads on which trees are updated: it may be shared among them, and their stacks
-    /// are long enough for the deepest tree.
+    /// Runs something that may share its work among threads.
     pub(crate) fn install<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
         self.threads.install(run)
     }

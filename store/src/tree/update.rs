@@ -86,11 +86,9 @@ impl Tree {
             Piece::New(slot) => *slot,
             Piece::Kept(_) => unreachable!("there is no page to keep anything of"),
         });
-        let grown =
-            |count: u64, by| count.checked_add_signed(by).expect("no more is lost than was there");
-        let (entries, bytes) =
-            (grown(self.entries, growth.entries), grown(self.bytes, growth.bytes));
-        Ok(Tree { top, entries, bytes })
+        // Counts lie under no digest: a damaged one must not stop what the root allows.
+        let entries = self.entries.saturating_add_signed(growth.entries);
+        Ok(Tree { top, entries, bytes: self.bytes.saturating_add_signed(growth.bytes) })
     }
 }
 
@@ -183,7 +181,7 @@ fn merge(pages: &Pages, page: &Page, writes: &[Write]) -> Result<Below, Error> {
                 changes.extend(entry);
             }
             Step::Replace(at, write) => {
-                growth.lose(page.entry_bytes(at));
+                growth.lose(page.content_bytes(at));
                 in_place &= write.value.is_some();
                 if let Some(value) = &write.value {
                     growth.gain(write);
@@ -306,7 +304,8 @@ fn below(
         }
         _ => None,
     };
-    if writes < PARALLEL_WRITES {
+    let children = steps.iter().filter(|step| matches!(step, Step::Below(..))).count();
+    if writes < PARALLEL_WRITES || children < 2 {
         steps.iter().filter_map(below).collect()
     } else {
         steps.par_iter().filter_map(below).collect()
