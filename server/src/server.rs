@@ -175,7 +175,7 @@ pub async fn serve(
 ///
 /// # Errors
 /// [`StartError`] if there is no store, or it cannot be read.
-pub fn check(config: &Config, progress: impl FnMut(u64, u64)) -> Result<Report, StartError> {
+pub fn check(config: &Config, progress: impl FnMut(u64, u64) + Send) -> Result<Report, StartError> {
     let there = config.directory().is_some_and(|directory| directory.join(KEY_FILE).exists());
     if !there {
         return Err(StartError::Nothing(config.engine.clone()));

@@ -18,7 +18,6 @@ use crate::{
         ChunkKind, FLUSH_PREFIX, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, decode,
     },
     store::Shared,
-    threads,
     tree::{Pages, Slot, Tree, Value, Write},
     version,
 };
@@ -121,9 +120,7 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
             }
         }
         tree = match (tree.take(), changes) {
-            (Some(tree), Some(changes)) => {
-                report.note(threads::aside(|| tree.update(&pages, &changes))?)?
-            }
+            (Some(tree), Some(changes)) => report.note(tree.update(&pages, &changes))?,
             // Without the state before it nothing can be said of a version.
             _ => None,
         };
@@ -146,7 +143,7 @@ fn check_tasks(
     report: &mut Report,
 ) -> Result<(), Error> {
     let Some(tasks) = tasks else { return Ok(()) };
-    let tree = report.note(threads::aside(|| Tree::default().update(pages, &tasks))?)?;
+    let tree = report.note(Tree::default().update(pages, &tasks))?;
     if tree.is_some_and(|tree| tree.root() != header.tasks()) {
         report.damaged(Damage::Changes(header.version()));
     }

@@ -30,6 +30,7 @@ use crate::{
     record::ChunkKind,
     recover,
     snapshot::{self, At, Pair, Snapshot, Which},
+    threads,
     transaction::{Reads, Transaction},
     tree::{Pages, Write},
     version,
@@ -453,8 +454,8 @@ impl Store {
     ///
     /// # Errors
     /// If storage fails; damage is no error but in the report.
-    pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
-        check::check(&self.shared, progress)
+    pub fn check(&self, progress: impl FnMut(u64, u64) + Send) -> Result<Report, Error> {
+        threads::aside(|| check::check(&self.shared, progress))?
     }
 
     /// Writes the pages of the newest version, so that the next opening is quick. Also done by itself,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Child, Link, Page, Slot, Value,
-    page::{PageWriter, SLOTS_MAX, SLOTS_SPLIT},
+    page::{PageWriter, SLOTS_MAX, SLOTS_SPLIT, body_bytes},
 };
 
 /// A slot of a page to be.
@@ -75,18 +75,20 @@ fn refold(
     patches: &[(usize, Patch<'_>)],
     start: usize,
 ) -> Digest {
-    let (Some((_, first)), single) = (patches.first(), slots.len() == 1) else {
-        return if slots.len() == 1 { old.digest(slots.start) } else { old.hash(old.top(&slots)) };
-    };
-    if single {
-        let digest = match first {
-            Patch::Entry(_, leaf) => *leaf,
-            Patch::Child(Patched { sides, .. }) => old.digest_of_child(slots.start, start, sides),
+    if slots.len() == 1 {
+        let at = slots.start;
+        let digest = match patches.first() {
+            None => return old.digest(at),
+            Some((_, Patch::Entry(_, leaf))) => *leaf,
+            Some((_, Patch::Child(Patched { sides, .. }))) => old.digest_of_child(at, start, sides),
         };
-        writer.set_digest(slots.start, &digest);
+        writer.set_digest(at, &digest);
         return digest;
     }
     let top = old.top(&slots);
+    if patches.is_empty() {
+        return old.hash(top);
+    }
     let bit = old.bit(top);
     let (left, right) = patches.split_at(patches.partition_point(|(at, _)| *at <= top));
     let left = refold(old, writer, slots.start..top + 1, left, bit + 1);
@@ -140,7 +142,7 @@ pub(crate) fn page(old: Option<&Page>, pieces: &[Piece]) -> (Page, u16, [Digest;
     let (top, sides) = folded.top;
     let bytes = |piece: &Piece| match piece {
         Piece::Kept(at) => kept(old).body_bytes(*at),
-        Piece::New(slot) => slot.body_bytes(),
+        Piece::New(slot) => body_bytes(slot),
     };
     let bodies = pieces.iter().map(bytes).sum();
     let mut writer = PageWriter::new(&bits, &folded.digests, &folded.hashes, bodies);

@@ -18,25 +18,25 @@ mod build;
 mod page;
 mod pages;
 mod read;
+mod slot;
 mod update;
 
 use anwansi_proofs::Root;
 
+use self::page::SLOTS_MAX;
 use crate::record::INLINE_BYTES_MAX;
 
 pub use self::page::PageId;
 pub(crate) use self::{
-    page::{Child, Entry, Page, Slot, Spot, Value},
+    page::{Page, Spot},
     pages::{Link, Pages},
     read::Source,
+    slot::{Child, Entry, Slot, Value},
     update::Write,
 };
 
 /// About how much memory an entry takes beside its key and value: digests, and its part of pages and links.
 const ENTRY_OVERHEAD: u64 = 100;
-/// About how many slots a page has.
-const SLOTS_USUAL: u64 = 24;
-
 /// All entries of one version.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
@@ -53,9 +53,9 @@ impl Tree {
         let entries = self.entries.max(1);
         // Longer values do not lie in pages.
         let entry = (self.bytes / entries).min(INLINE_BYTES_MAX as u64) + ENTRY_OVERHEAD;
-        let levels = u64::from(entries.ilog2() / SLOTS_USUAL.ilog2()) + 1;
+        let levels = u64::from(entries.ilog2() / SLOTS_MAX.ilog2()) + 1;
         let pages = writes.saturating_add(levels);
-        entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_USUAL * entry))
+        entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_MAX as u64 * entry))
     }
 
     /// The root: a function of the entries alone.

@@ -18,19 +18,20 @@
 use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use anwansi_proofs::{
-    Digest, Version, hash,
-    path::{BRANCH_BIT_MAX, KEY_BYTES_MAX, bit, critical_bit, is_key},
+    Digest, hash,
+    path::{bit, critical_bit},
 };
 use bytes::Bytes;
 use wincode::{SchemaRead, SchemaWrite};
 
 use super::{
-    Link,
+    Child, Entry, Link, Slot, Value,
     build::{self, Patch, Patched, Piece},
+    slot::{placed_id, side_of},
 };
 use crate::{
     Damage, Error,
-    record::{self, INLINE_BYTES_MAX, StoredValue},
+    record::{self, StoredValue},
 };
 
 /// The most slots of a page in storage (FORMAT.md): one with more than are made stays so until slots come or go.
@@ -40,8 +41,8 @@ pub(crate) const SLOTS_MAX: usize = 24;
 /// A child page with fewer slots goes back into its parent.
 pub(crate) const SLOTS_JOIN: usize = SLOTS_MAX / 4;
 
-/// A page that is too full is split at its top branch if so many slots are on either side.
-pub(crate) const SLOTS_SPLIT: usize = SLOTS_MAX / 4;
+/// A page that is too full is split at its top branch if so many slots are on either side: neither goes back.
+pub(crate) const SLOTS_SPLIT: usize = SLOTS_JOIN;
 
 /// A piece of a tree. It has at least two slots, so it has a top branch.
 #[derive(Debug)]
@@ -54,41 +55,6 @@ pub(crate) struct Page {
 }
 
 const _: () = assert!(SLOTS_MAX <= SLOTS_STORED_MAX && SLOTS_STORED_MAX <= u32::BITS as usize);
-
-#[derive(Clone, Debug)]
-pub(crate) enum Slot {
-    Entry(Entry),
-    Child(Child),
-}
-
-/// A key with its value.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: Bytes,
-    pub(crate) value: Value,
-    /// The digest of the leaf.
-    pub(crate) leaf: Digest,
-}
-
-/// A value, or where it lies.
-#[derive(Clone, Debug)]
-pub(crate) enum Value {
-    Inline(Bytes),
-    Stored(StoredValue),
-}
-
-/// A child page, as its parent knows it without opening it.
-#[derive(Clone, Debug)]
-pub(crate) struct Child {
-    /// A byte string whose path starts with the bits before `bit`.
-    pub(crate) prefix: Bytes,
-    /// The bit of the child's top branch.
-    pub(crate) bit: u16,
-    /// The digests of the two sides of that branch.
-    pub(crate) left: Digest,
-    pub(crate) right: Digest,
-    pub(crate) link: Arc<Link>,
-}
 
 /// Where a page is stored: a place in a chunk. Ids are never reused for other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, SchemaWrite, SchemaRead)]
@@ -113,143 +79,6 @@ impl fmt::Display for PageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PageId { epoch, chunk, offset, length } = self;
         write!(f, "{epoch}/{chunk} at {offset}, {length} bytes")
-    }
-}
-
-impl Value {
-    pub(crate) fn digest(&self) -> Digest {
-        match self {
-            Value::Inline(value) => Digest::of(value),
-            Value::Stored(stored) => Digest(stored.digest),
-        }
-    }
-
-    /// In bytes.
-    pub(crate) fn length(&self) -> usize {
-        match self {
-            Value::Inline(value) => value.len(),
-            Value::Stored(stored) => stored.length as usize,
-        }
-    }
-
-    pub(crate) fn to_record(&self) -> record::Value<'_> {
-        match self {
-            Value::Inline(value) => record::Value::Inline(value),
-            Value::Stored(stored) => record::Value::Stored(*stored),
-        }
-    }
-
-    /// `None` if it is longer than values in a record are.
-    pub(crate) fn from_record(value: &record::Value<'_>) -> Option<Self> {
-        match value {
-            record::Value::Inline(value) if value.len() <= INLINE_BYTES_MAX => {
-                Some(Value::Inline(Bytes::copy_from_slice(value)))
-            }
-            record::Value::Inline(_) => None,
-            record::Value::Stored(stored) => Some(Value::Stored(*stored)),
-        }
-    }
-}
-
-impl Entry {
-    pub(crate) fn new(key: Bytes, value: Value) -> Self {
-        let leaf = hash::leaf(&key, &value.digest());
-        Entry { key, value, leaf }
-    }
-
-    /// Of key and value, in bytes.
-    pub(crate) fn bytes(&self) -> u64 {
-        (self.key.len() + self.value.length()) as u64
-    }
-}
-
-impl Child {
-    /// The same place in the tree, with what became of its page.
-    pub(crate) fn patched(self, Patched { sides: [left, right], link }: Patched) -> Self {
-        Child { left, right, link, ..self }
-    }
-}
-
-impl Slot {
-    /// A byte string whose path starts as those of all keys below do.
-    pub(crate) fn key(&self) -> &Bytes {
-        match self {
-            Slot::Entry(entry) => &entry.key,
-            Slot::Child(child) => &child.prefix,
-        }
-    }
-
-    /// The number of bits of [`key`](Self::key) that all keys below share.
-    pub(crate) fn bits(&self) -> usize {
-        match self {
-            Slot::Entry(_) => usize::MAX,
-            Slot::Child(child) => child.bit.into(),
-        }
-    }
-
-    /// The digest of what is below, if it starts at bit `start`.
-    pub(crate) fn digest(&self, start: usize) -> Digest {
-        match self {
-            Slot::Entry(entry) => entry.leaf,
-            Slot::Child(Child { prefix, bit, left, right, .. }) => {
-                hash::branch_below(prefix, start..usize::from(*bit), left, right)
-            }
-        }
-    }
-
-    /// Where `key` belongs: before this slot, into it, or behind it.
-    pub(crate) fn side_of(&self, key: &[u8]) -> Ordering {
-        side_of(self.key(), self.bits(), key)
-    }
-
-    /// The bytes that it takes for itself in a page.
-    pub(super) fn body_bytes(&self) -> usize {
-        match self {
-            Slot::Entry(entry) => entry_bytes(&entry.key, &entry.value),
-            Slot::Child(child) => CHILD_HEAD + child.prefix.len(),
-        }
-    }
-
-    /// As it is stored. `placed` knows the pages that are on their way to storage.
-    pub(crate) fn to_record(
-        &self,
-        placed: &impl Fn(&Arc<Link>) -> Option<PageId>,
-    ) -> record::Slot<'_> {
-        match self {
-            Slot::Entry(entry) => {
-                record::Slot::Entry { key: &entry.key, value: entry.value.to_record() }
-            }
-            Slot::Child(child) => record::Slot::Child(record::Child {
-                prefix: &child.prefix,
-                bit: child.bit,
-                left: child.left.0,
-                right: child.right.0,
-                page: placed_id(&child.link, placed),
-            }),
-        }
-    }
-
-    /// `None` if no slot could be written so.
-    pub(crate) fn from_record(slot: &record::Slot<'_>) -> Option<Self> {
-        match slot {
-            record::Slot::Entry { key, value } => {
-                let value = Value::from_record(value)?;
-                is_key(key).then(|| Slot::Entry(Entry::new(Bytes::copy_from_slice(key), value)))
-            }
-            record::Slot::Child(child) => {
-                let record::Child { prefix, bit, left, right, page } = *child;
-                if prefix.len() > KEY_BYTES_MAX || !(1..=BRANCH_BIT_MAX).contains(&bit.into()) {
-                    return None;
-                }
-                Some(Slot::Child(Child {
-                    prefix: Bytes::copy_from_slice(prefix),
-                    bit,
-                    left: Digest(left),
-                    right: Digest(right),
-                    link: Arc::new(Link::stored(page)),
-                }))
-            }
-        }
     }
 }
 
@@ -280,15 +109,6 @@ fn entry_bytes(key: &[u8], value: &Value) -> usize {
     ENTRY_HEAD + key.len() + value
 }
 
-/// Where `key` belongs beside the keys whose paths start with the first `bits` bits of that of `prefix`.
-fn side_of(prefix: &[u8], bits: usize, key: &[u8]) -> Ordering {
-    match critical_bit(prefix, key) {
-        Some(at) if at < bits && bit(key, at) => Ordering::Greater,
-        Some(at) if at < bits => Ordering::Less,
-        _ => Ordering::Equal,
-    }
-}
-
 /// Where a key belongs in a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spot {
@@ -296,6 +116,30 @@ pub(crate) enum Spot {
     Inside(usize),
     /// Between the slots before this one and those from it on.
     Before(usize),
+}
+
+/// Where the parts of a page of so many slots begin.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    count: usize,
+}
+
+impl Layout {
+    fn digests(self) -> usize {
+        (self.count - 1) * BIT
+    }
+
+    fn hashes(self) -> usize {
+        self.digests() + self.count * Digest::LEN
+    }
+
+    fn ends(self) -> usize {
+        self.hashes() + (self.count - 1) * Digest::LEN
+    }
+
+    fn bodies(self) -> usize {
+        self.ends() + self.count * END
+    }
 }
 
 const BIT: usize = size_of::<u16>();
@@ -316,20 +160,8 @@ impl Page {
         self.count
     }
 
-    fn digests_at(&self) -> usize {
-        (self.count - 1) * BIT
-    }
-
-    fn hashes_at(&self) -> usize {
-        self.digests_at() + self.count * Digest::LEN
-    }
-
-    fn ends_at(&self) -> usize {
-        self.hashes_at() + (self.count - 1) * Digest::LEN
-    }
-
-    fn bodies_at(&self) -> usize {
-        self.ends_at() + self.count * END
+    fn layout(&self) -> Layout {
+        Layout { count: self.count }
     }
 
     fn array<const N: usize>(&self, at: usize) -> &[u8; N] {
@@ -338,12 +170,12 @@ impl Page {
 
     /// The bits of all branches.
     fn bits(&self) -> &[[u8; BIT]] {
-        self.bytes[..self.digests_at()].as_chunks().0
+        self.bytes[..self.layout().digests()].as_chunks().0
     }
 
     /// Where the bodies of the slots end.
     fn ends(&self) -> &[[u8; END]] {
-        self.bytes[self.ends_at()..self.bodies_at()].as_chunks().0
+        self.bytes[self.layout().ends()..self.layout().bodies()].as_chunks().0
     }
 
     /// The bit of the branch between slot `at` and the next.
@@ -353,12 +185,12 @@ impl Page {
 
     /// The digest of what slot `at` stands for, where it starts in this page.
     pub(crate) fn digest(&self, at: usize) -> Digest {
-        Digest(*self.array(self.digests_at() + at * Digest::LEN))
+        Digest(*self.array(self.layout().digests() + at * Digest::LEN))
     }
 
     /// The digest of the branch between slot `at` and the next, which is not the top one.
     pub(crate) fn hash(&self, at: usize) -> Digest {
-        Digest(*self.array(self.hashes_at() + at * Digest::LEN))
+        Digest(*self.array(self.layout().hashes() + at * Digest::LEN))
     }
 
     /// Where the bodies of some slots lie, from the first body on.
@@ -371,7 +203,7 @@ impl Page {
 
     /// The body of slot `at`, in bytes of the page.
     fn body(&self, at: usize) -> Range<usize> {
-        let (body, bodies) = (self.bodies(at..at + 1), self.bodies_at());
+        let (body, bodies) = (self.bodies(at..at + 1), self.layout().bodies());
         bodies + body.start..bodies + body.end
     }
 
@@ -409,11 +241,31 @@ impl Page {
 
     /// The number of bits of [`key`](Self::key) that all keys below slot `at` share.
     pub(crate) fn bits_of(&self, at: usize) -> usize {
-        if self.is_child(at) { self.child_bit(at) } else { usize::MAX }
+        if self.is_child(at) { self.child_bit(at).into() } else { usize::MAX }
     }
 
-    fn child_bit(&self, at: usize) -> usize {
-        u16::from_le_bytes(*self.array(self.body(at).start + LENGTH)).into()
+    fn child_bit(&self, at: usize) -> u16 {
+        u16::from_le_bytes(*self.array(self.body(at).start + LENGTH))
+    }
+
+    /// Where the digests of the sides of the child in slot `at` lie, one behind the other.
+    fn sides_at(&self, at: usize) -> usize {
+        self.body(at).start + LENGTH + BIT
+    }
+
+    /// The digests of the sides of the child in slot `at`.
+    fn sides(&self, at: usize) -> [Digest; 2] {
+        let sides = self.sides_at(at);
+        [Digest(*self.array(sides)), Digest(*self.array(sides + Digest::LEN))]
+    }
+
+    /// Where the value of the entry in slot `at` lies: in the page, or elsewhere.
+    fn place_of_value(&self, at: usize) -> Result<Range<usize>, StoredValue> {
+        let (body, key) = (self.body(at), self.key_range(at));
+        match self.bytes[key.start - 1] {
+            KIND_INLINE => Ok(key.end..body.end),
+            _ => Err(read_stored(self.array(key.end))),
+        }
     }
 
     /// The digest of what slot `at` stands for, if it starts at bit `start`.
@@ -421,15 +273,13 @@ impl Page {
         if !self.is_child(at) || self.start_of(&(at..at + 1)) == Some(start) {
             return self.digest(at);
         }
-        let sides = self.body(at).start + LENGTH + BIT;
-        let side = |at| Digest(*self.array(at));
-        self.digest_of_child(at, start, &[side(sides), side(sides + Digest::LEN)])
+        self.digest_of_child(at, start, &self.sides(at))
     }
 
     /// The digest of the child in slot `at`, if it starts at bit `start` and has these sides.
     pub(super) fn digest_of_child(&self, at: usize, start: usize, sides: &[Digest; 2]) -> Digest {
         let [left, right] = sides;
-        self.digest_of_branch(at, start..self.child_bit(at), left, right)
+        self.digest_of_branch(at, start..self.child_bit(at).into(), left, right)
     }
 
     /// The digest of a branch below which slot `at` lies.
@@ -490,32 +340,25 @@ impl Page {
 
     /// Slot `at`, which shares the memory of the page.
     pub(crate) fn slot(&self, at: usize) -> Slot {
-        let (body, key) = (self.body(at), self.key_range(at));
+        let key = self.bytes.slice(self.key_range(at));
         if let Some(link) = self.link(at) {
-            let sides = body.start + LENGTH + BIT;
-            return Slot::Child(Child {
-                prefix: self.bytes.slice(key),
-                bit: u16::from_le_bytes(*self.array(body.start + LENGTH)),
-                left: Digest(*self.array(sides)),
-                right: Digest(*self.array(sides + Digest::LEN)),
-                link: link.clone(),
-            });
+            let (bit, [left, right]) = (self.child_bit(at), self.sides(at));
+            return Slot::Child(Child { prefix: key, bit, left, right, link: link.clone() });
         }
-        let value = match self.bytes[key.start - 1] {
-            KIND_INLINE => Value::Inline(self.bytes.slice(key.end..body.end)),
-            _ => Value::Stored(read_stored(self.array(key.end))),
+        let value = match self.place_of_value(at) {
+            Ok(value) => Value::Inline(self.bytes.slice(value)),
+            Err(stored) => Value::Stored(stored),
         };
-        Slot::Entry(Entry { key: self.bytes.slice(key), value, leaf: self.digest(at) })
+        Slot::Entry(Entry { key, value, leaf: self.digest(at) })
     }
 
     /// The bytes of key and value of the entry in slot `at`, as [`Entry::bytes`].
     pub(crate) fn content_bytes(&self, at: usize) -> u64 {
-        let (body, key) = (self.body(at), self.key_range(at));
-        let value = match self.bytes[key.start - 1] {
-            KIND_INLINE => body.end - key.end,
-            _ => read_stored(self.array(key.end)).length as usize,
+        let value = match self.place_of_value(at) {
+            Ok(value) => value.len(),
+            Err(stored) => stored.length as usize,
         };
-        (key.len() + value) as u64
+        (self.key_range(at).len() + value) as u64
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
@@ -531,22 +374,17 @@ impl Page {
     /// The page as it is stored. `placed` knows the pages that are on their way to storage.
     pub(crate) fn encode(&self, placed: &impl Fn(&Arc<Link>) -> Option<PageId>) -> Vec<u8> {
         let slot = |at| {
-            let (body, key) = (self.body(at), self.key_range(at));
+            let key = self.key(at);
             let Some(link) = self.link(at) else {
-                let value = match self.bytes[key.start - 1] {
-                    KIND_INLINE => record::Value::Inline(&self.bytes[key.end..body.end]),
-                    _ => record::Value::Stored(read_stored(self.array(key.end))),
+                let value = match self.place_of_value(at) {
+                    Ok(value) => record::Value::Inline(&self.bytes[value]),
+                    Err(stored) => record::Value::Stored(stored),
                 };
-                return record::Slot::Entry { key: &self.bytes[key], value };
+                return record::Slot::Entry { key, value };
             };
-            let sides = body.start + LENGTH + BIT;
-            record::Slot::Child(record::Child {
-                prefix: &self.bytes[key],
-                bit: u16::from_le_bytes(*self.array(body.start + LENGTH)),
-                left: *self.array(sides),
-                right: *self.array(sides + Digest::LEN),
-                page: placed_id(link, placed),
-            })
+            let (bit, [Digest(left), Digest(right)]) = (self.child_bit(at), self.sides(at));
+            let page = placed_id(link, placed);
+            record::Slot::Child(record::Child { prefix: key, bit, left, right, page })
         };
         record::encode(&record::Page { slots: (0..self.count).map(slot).collect() })
     }
@@ -578,12 +416,6 @@ impl Page {
         let inside = side_of(&child.prefix, child.bit.into(), page.key(0)).is_eq();
         if same && inside { Ok(page) } else { Err(damaged()) }
     }
-}
-
-/// Where the page of a link is stored, or is about to be.
-fn placed_id(link: &Arc<Link>, placed: &impl Fn(&Arc<Link>) -> Option<PageId>) -> PageId {
-    let id = link.id().or_else(|| placed(link));
-    id.expect("children are written before their parents")
 }
 
 /// What the allocator and the counts of a shared value take, about.
@@ -625,14 +457,29 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     *taken
 }
 
+fn put_digest(bytes: &mut [u8], at: usize, digest: &Digest) {
+    bytes[at..at + Digest::LEN].copy_from_slice(&digest.0);
+}
+
+fn put_sides(bytes: &mut [u8], at: usize, [left, right]: &[Digest; 2]) {
+    put_digest(bytes, at, left);
+    put_digest(bytes, at + Digest::LEN, right);
+}
+
+/// The bytes that a slot takes for itself in a page.
+pub(super) fn body_bytes(slot: &Slot) -> usize {
+    match slot {
+        Slot::Entry(entry) => entry_bytes(&entry.key, &entry.value),
+        Slot::Child(child) => CHILD_HEAD + child.prefix.len(),
+    }
+}
+
 /// Writes a page, part by part.
 pub(crate) struct PageWriter {
     bytes: Vec<u8>,
-    count: usize,
-    ends: usize,
+    layout: Layout,
     /// The slots written so far.
     written: usize,
-    bodies: usize,
     children: u32,
     links: Vec<Arc<Link>>,
 }
@@ -642,18 +489,16 @@ impl PageWriter {
     pub(crate) fn new(bits: &[u16], digests: &[Digest], hashes: &[Digest], bodies: usize) -> Self {
         let count = digests.len();
         assert!(bits.len() + 1 == count && hashes.len() + 1 == count && count <= SLOTS_STORED_MAX);
-        let head = (count - 1) * (BIT + Digest::LEN) + count * (Digest::LEN + END);
-        let mut bytes = Vec::with_capacity(head + bodies);
+        let layout = Layout { count };
+        let mut bytes = Vec::with_capacity(layout.bodies() + bodies);
         for bit in bits {
             bytes.extend(bit.to_le_bytes());
         }
         for digest in digests.iter().chain(hashes) {
             bytes.extend(digest.0);
         }
-        let ends = bytes.len();
-        bytes.resize(head, 0);
-        let (written, children, links) = (0, 0, Vec::new());
-        PageWriter { bytes, count, ends, written, bodies: head, children, links }
+        bytes.resize(layout.bodies(), 0);
+        PageWriter { bytes, layout, written: 0, children: 0, links: Vec::new() }
     }
 
     /// A page like `old`, but for the bodies of some slots: which digests follow is still to be set.
@@ -665,7 +510,7 @@ impl PageWriter {
         if patches.iter().all(stays) {
             return Self::in_place(old, patches);
         }
-        let (ends, bodies) = (old.ends_at(), old.bodies_at());
+        let layout = old.layout();
         let (mut length, mut replaced) = (old.bytes.len(), 0);
         for (at, patch) in patches {
             if let Patch::Entry(value, _) = patch {
@@ -674,9 +519,9 @@ impl PageWriter {
             }
         }
         let mut bytes = Vec::with_capacity(length - replaced);
-        bytes.extend_from_slice(&old.bytes[..bodies]);
-        let (count, links) = (old.count, Vec::with_capacity(old.links.len()));
-        let mut writer = PageWriter { bytes, count, ends, written: 0, bodies, children: 0, links };
+        bytes.extend_from_slice(&old.bytes[..layout.bodies()]);
+        let links = Vec::with_capacity(old.links.len());
+        let mut writer = PageWriter { bytes, layout, written: 0, children: 0, links };
         let mut next = 0;
         for (at, patch) in patches {
             if next < *at {
@@ -684,18 +529,17 @@ impl PageWriter {
             }
             match patch {
                 Patch::Entry(value, _) => writer.push_entry(old.key(*at), value),
-                Patch::Child(Patched { sides: [left, right], link }) => {
+                Patch::Child(Patched { sides, link }) => {
                     writer.copy(old, *at..*at + 1);
-                    let body = writer.bytes.len() - old.body_bytes(*at) + LENGTH + BIT;
-                    writer.bytes[body..body + Digest::LEN].copy_from_slice(&left.0);
-                    writer.bytes[body + Digest::LEN..][..Digest::LEN].copy_from_slice(&right.0);
+                    let body = writer.bytes.len() - old.body_bytes(*at);
+                    put_sides(&mut writer.bytes, body + LENGTH + BIT, sides);
                     *writer.links.last_mut().expect("a child was copied") = link.clone();
                 }
             }
             next = at + 1;
         }
-        if next < count {
-            writer.copy(old, next..count);
+        if next < old.count {
+            writer.copy(old, next..old.count);
         }
         writer
     }
@@ -714,40 +558,37 @@ impl PageWriter {
                     });
                     bytes[key.start - 1] = kind_of(value);
                 }
-                Patch::Child(Patched { sides: [left, right], link }) => {
-                    let sides = body.start + LENGTH + BIT;
-                    bytes[sides..sides + Digest::LEN].copy_from_slice(&left.0);
-                    bytes[sides + Digest::LEN..][..Digest::LEN].copy_from_slice(&right.0);
+                Patch::Child(Patched { sides, link }) => {
+                    put_sides(&mut bytes, old.sides_at(*at), sides);
                     links.extend_from_slice(&old.links[links.len()..old.link_at(*at)]);
                     links.push(link.clone());
                 }
             }
         }
         links.extend_from_slice(&old.links[links.len()..]);
-        let (count, children, ends, bodies) =
-            (old.count, old.children, old.ends_at(), old.bodies_at());
-        PageWriter { bytes, count, ends, written: count, bodies, children, links }
+        let (layout, written, children) = (old.layout(), old.count, old.children);
+        PageWriter { bytes, layout, written, children, links }
     }
 
     pub(crate) fn set_digest(&mut self, at: usize, digest: &Digest) {
-        let at = (self.count - 1) * BIT + at * Digest::LEN;
-        self.bytes[at..at + Digest::LEN].copy_from_slice(&digest.0);
+        put_digest(&mut self.bytes, self.layout.digests() + at * Digest::LEN, digest);
     }
 
     pub(crate) fn set_hash(&mut self, at: usize, digest: &Digest) {
-        self.set_digest(self.count + at, digest);
+        put_digest(&mut self.bytes, self.layout.hashes() + at * Digest::LEN, digest);
     }
 
     /// Writes the next slots as they are in `page`, at once.
     pub(crate) fn copy(&mut self, page: &Page, slots: Range<usize>) {
-        let (from, bodies) = (page.bodies(slots.clone()), page.bodies_at());
-        let (start, moved) = (from.start, self.bytes.len() - self.bodies);
+        let (from, bodies) = (page.bodies(slots.clone()), page.layout().bodies());
+        let (start, moved) = (from.start, self.bytes.len() - self.layout.bodies());
         self.bytes.extend_from_slice(&page.bytes[bodies + from.start..bodies + from.end]);
         let links = page.link_at(slots.start)..page.link_at(slots.end);
         self.links.extend_from_slice(&page.links[links]);
         let children = page.children >> slots.start & first_bits(slots.len());
         self.children |= children << self.written;
-        let ends = self.ends + self.written * END..self.ends + (self.written + slots.len()) * END;
+        let ends = self.layout.ends() + self.written * END;
+        let ends = ends..ends + slots.len() * END;
         self.written += slots.len();
         let ends = self.bytes[ends].as_chunks_mut::<END>().0;
         for (new, old) in ends.iter_mut().zip(&page.ends()[slots]) {
@@ -768,7 +609,7 @@ impl PageWriter {
                 self.bytes.extend_from_slice(prefix);
                 self.children |= 1 << self.written;
                 self.links.push(link.clone());
-                self.ended(self.bytes.len() - self.bodies);
+                self.ended(self.bytes.len() - self.layout.bodies());
             }
         }
     }
@@ -778,7 +619,7 @@ impl PageWriter {
         self.bytes.push(kind_of(value));
         self.bytes.extend_from_slice(key);
         bytes_of_value(value, |part, _| self.bytes.extend_from_slice(part));
-        self.ended(self.bytes.len() - self.bodies);
+        self.ended(self.bytes.len() - self.layout.bodies());
     }
 
     fn length(&mut self, key: &[u8]) {
@@ -789,21 +630,14 @@ impl PageWriter {
     /// The next slot ends here.
     fn ended(&mut self, end: usize) {
         let end = u32::try_from(end).expect("pages are small");
-        let at = self.ends + self.written * END;
+        let at = self.layout.ends() + self.written * END;
         self.bytes[at..at + END].copy_from_slice(&end.to_le_bytes());
         self.written += 1;
     }
 
     pub(crate) fn finish(self) -> Page {
-        assert_eq!(self.written, self.count, "a page has the slots that it was begun with");
-        let PageWriter { bytes, count, children, links, .. } = self;
+        let PageWriter { bytes, layout: Layout { count }, written, children, links } = self;
+        assert_eq!(written, count, "a page has the slots that it was begun with");
         Page { bytes: bytes.into(), count, children, links: links.into() }
-    }
-}
-
-impl StoredValue {
-    /// What to say if the value is not there.
-    pub(crate) fn damage(&self) -> Damage {
-        Damage::Value { version: Version(self.version), index: self.index }
     }
 }
