@@ -294,20 +294,24 @@ fn below(
     steps: &[Step<'_>],
     writes: usize,
 ) -> Result<Vec<Below>, Error> {
-    let below = |step: &Step<'_>| match step {
-        Step::Below(at, writes) => {
-            let loaded = page.link(*at).expect("it is a child").peek();
-            Some(match &*loaded {
-                Some(page) => merge(pages, page, writes),
-                None => read(pages, &child(page, *at)).and_then(|it| merge(pages, &it, writes)),
-            })
-        }
+    let children = steps.iter().filter_map(|step| match step {
+        Step::Below(at, writes) => Some((*at, *writes)),
         _ => None,
+    });
+    let children = children.collect::<Vec<_>>();
+    let link = |at: usize| page.link(at).expect("it is a child");
+    let below = |at, loaded: Option<&Page>, writes| match loaded {
+        Some(page) => merge(pages, page, writes),
+        None => read(pages, &child(page, at)).and_then(|page| merge(pages, &page, writes)),
     };
-    let children = steps.iter().filter(|step| matches!(step, Step::Below(..))).count();
-    if writes < PARALLEL_WRITES || children < 2 {
-        steps.iter().filter_map(below).collect()
-    } else {
-        steps.par_iter().filter_map(below).collect()
+    if writes >= PARALLEL_WRITES && children.len() > 1 {
+        let below = |(at, writes)| below(at, link(at).peek().as_deref(), writes);
+        return children.into_par_iter().map(below).collect();
     }
+    let loaded = children.iter().map(|(at, _)| link(*at).peek()).collect::<Vec<_>>();
+    if loaded.len() > 1 {
+        loaded.iter().flat_map(|page| &**page).for_each(|page| page.fetch());
+    }
+    let children = children.into_iter().zip(&loaded);
+    children.map(|((at, writes), loaded)| below(at, loaded.as_deref(), writes)).collect()
 }
