@@ -14,7 +14,7 @@
 //! another's keys then share a version. A version is shown and signed only when it is durable.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -34,6 +34,7 @@ use crate::{
     Damage, Error,
     engine::{Batch, Keyspace, Writer},
     gate::{Gate, Pass},
+    group::Group,
     ledger::step::{self, Joining, Step},
     log::Log,
     record::{Request, decode, encode},
@@ -41,7 +42,7 @@ use crate::{
     store::{Published, Shared},
     transaction::Reads,
     tree::{Tree, Write},
-    version::{self, Values},
+    version,
 };
 
 /// The most writes in one commit.
@@ -162,19 +163,6 @@ impl Work {
             Work::Step(step) => step.bytes(),
         }
     }
-
-    /// Whether it cannot be in one version with what is in `group`: it writes a key of theirs, or takes a
-    /// node away that an opening has counted on.
-    fn waits_for(&self, group: &Group) -> bool {
-        let writes = &group.writes;
-        match self {
-            Work::Commit { commit, .. } => {
-                commit.writes.iter().any(|(key, _)| writes.contains_key(key))
-            }
-            Work::Step(Step::Remove(_)) if group.opens => true,
-            Work::Step(step) => step.keys().iter().any(|key| writes.contains_key(key)),
-        }
-    }
 }
 
 /// An answer for one who waits for it, and where it arrives.
@@ -222,19 +210,6 @@ pub(crate) struct Committer {
     pub(crate) requests: HashMap<Digest, Request>,
 }
 
-/// The commits that share a version, and what they write together.
-struct Group {
-    version: Version,
-    batch: Batch,
-    values: Values,
-    writes: BTreeMap<Bytes, Write>,
-    /// The tasks tree.
-    tasks: BTreeMap<Bytes, Bytes>,
-    /// Whether a step in it opens a transition.
-    opens: bool,
-    answers: Vec<Answer>,
-}
-
 impl Committer {
     /// Serves `jobs` until all senders are gone, and then finishes what was accepted.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
@@ -269,21 +244,12 @@ impl Committer {
     /// Takes the commits that can share the next version out of `waiting` and applies them to the tree.
     /// `None` if none could: each of those was answered.
     fn group(&mut self, waiting: &mut VecDeque<Job>) -> Result<Option<Group>, Error> {
-        let version = Version(self.header.version().0 + 1);
-        let mut group = Group {
-            version,
-            batch: Batch::new(),
-            values: Values::new(version),
-            writes: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            opens: false,
-            answers: Vec::new(),
-        };
-        let (mut bytes, mut later) = (0, VecDeque::new());
+        let mut group = Group::new(Version(self.header.version().0 + 1));
+        let (mut bytes, mut later, mut failed) = (0, VecDeque::new(), None);
         while let Some(Job { work, answer, pass }) = waiting.pop_front() {
             // What writes a key that a member writes waits, and so does all that came after it.
             let full = bytes > 0 && bytes + work.bytes() > GROUP_BYTES_MAX;
-            if full || work.waits_for(&group) {
+            if full || group.keeps_out(&work) {
                 later.push_back(Job { work, answer, pass });
                 break;
             }
@@ -300,17 +266,22 @@ impl Committer {
                 Ok(Joined::Repeat(version)) => self.answer_repeat(version, answer),
                 Err(Refused::Caller(error)) => reply(answer, Err(error)),
                 Err(Refused::Store(error)) => {
-                    for answer in group.answers.into_iter().chain([answer]) {
-                        reply(answer, Err(error.clone()));
-                    }
-                    later.append(waiting);
-                    *waiting = later;
-                    return Err(error);
+                    group.answers.push(answer);
+                    failed = Some(error);
+                    break;
                 }
             }
         }
         later.append(waiting);
         *waiting = later;
+        let pages = &self.shared.pages;
+        let applied = failed.map_or_else(|| group.writes.apply(&mut self.tree, pages), Err);
+        if let Err(error) = applied {
+            for answer in group.answers {
+                reply(answer, Err(error.clone()));
+            }
+            return Err(error);
+        }
         Ok((!group.answers.is_empty()).then_some(group))
     }
 
@@ -335,8 +306,11 @@ impl Committer {
             let newest = if group.answers.is_empty() { newest } else { group.version };
             return Err(Refused::Caller(Error::UnexpectedVersion { expected, newest }));
         }
-        reads.validate(&self.tree, &self.shared.pages).map_err(Refused::Caller)?;
-        self.apply(group, commit.writes)?;
+        if !reads.is_empty() {
+            self.apply(group)?;
+            reads.validate(&self.tree, &self.shared.pages).map_err(Refused::Caller)?;
+        }
+        write(group, commit.writes);
         if let Some(RequestId { name, body }) = commit.request {
             let time = (self.shared.clock)();
             let request = Request { body: body.0, version: group.version.0, time };
@@ -348,31 +322,21 @@ impl Committer {
 
     /// Lets the ledger take a step, onto the version before and the members ahead of it.
     fn join_step(&mut self, group: &mut Group, step: &Step) -> Result<Joined, Refused> {
+        self.apply(group)?;
         let version =
             Joining { version: group.version, tree: &self.tree, pages: &self.shared.pages };
         let mut additions = step.join(&version).map_err(Refused::Caller)?;
         additions.writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        self.apply(group, additions.writes)?;
+        write(group, additions.writes);
         group.tasks.extend(additions.tasks);
         group.batch.append(additions.batch);
         group.opens |= step.opens();
         Ok(Joined::Member)
     }
 
-    /// Applies writes, in key order, to the tree and to the group.
-    fn apply(
-        &mut self,
-        group: &mut Group,
-        writes: Vec<(Bytes, Option<Bytes>)>,
-    ) -> Result<(), Refused> {
-        let writes = writes.into_iter().map(|(key, value)| {
-            let value = value.map(|value| group.values.place(value, &mut group.batch));
-            Write { key, value }
-        });
-        let writes = writes.collect::<Vec<_>>();
-        self.tree = self.tree.update(&self.shared.pages, &writes).map_err(Refused::Store)?;
-        group.writes.extend(writes.into_iter().map(|write| (write.key.clone(), write)));
-        Ok(())
+    /// Brings the tree to where the members of a group have left it so far.
+    fn apply(&mut self, group: &mut Group) -> Result<(), Refused> {
+        group.writes.apply(&mut self.tree, &self.shared.pages).map_err(Refused::Store)
     }
 
     /// What a request of this name was, if it is remembered.
@@ -417,7 +381,7 @@ impl Committer {
                 return;
             }
         }
-        let changes = writes.into_values().collect::<Vec<_>>();
+        let changes = writes.finish();
         let time = (self.shared.clock)();
         let tasks = Sorted::new(tasks.into_iter().collect());
         let header = self.header.next(self.tree.root(), tasks.root(), time);
@@ -494,6 +458,16 @@ impl Drop for Pending {
 fn reply(answer: Answer, result: Result<Committed, Error>) {
     // The panic was reported where it happened.
     let _ = catch_unwind(AssertUnwindSafe(|| answer(result)));
+}
+
+/// Adds writes, in key order, to a group.
+fn write(group: &mut Group, writes: Vec<(Bytes, Option<Bytes>)>) {
+    let writes = writes.into_iter().map(|(key, value)| {
+        let value = value.map(|value| group.values.place(value, &mut group.batch));
+        Write { key, value }
+    });
+    let writes = writes.collect();
+    group.writes.push(writes);
 }
 
 enum Joined {

@@ -9,11 +9,11 @@ use anwansi_proofs::Version;
 
 use crate::{
     Damage, Error, flush,
-    record::{self, ChunkKind, decode},
+    record::{self, decode},
+    replay::replay,
     snapshot::{At, Snapshot},
     threads,
     tree::{Slot, Tree},
-    version,
 };
 
 /// Old versions that are kept open for the next request, at most.
@@ -101,24 +101,12 @@ fn make_room(opened: &mut Vec<Arc<At>>) -> Result<(), Error> {
 /// Makes a version again: from an open version below it or from the flush at or before it, whichever
 /// is nearer, by the changes since.
 fn make(newest: &Snapshot, below: Option<&At>, version: Version) -> Result<At, Error> {
-    let engine = &*newest.engine;
-    let (flushed, mut tree) = flushed_tree(newest, version)?;
-    let mut last = flushed;
-    if let Some(below) = below.filter(|below| below.header.version() >= flushed) {
-        (last, tree) = (below.header.version(), below.tree.clone());
-    }
-    for version in last.0 + 1..=version.0 {
-        let (_, record) = version::read(engine, Version(version))?;
-        let changes = version::read_chunks(engine, Version(version), ChunkKind::State, &record)?;
-        tree = tree.update(&newest.pages, &changes)?;
-    }
-    let (header, _) = version::read(engine, version)?;
-    let computed = tree.root();
-    if computed == header.state() {
-        Ok(At { header, tree })
-    } else {
-        Err(Error::Damaged(Damage::State { version, computed }))
-    }
+    let (flushed, tree) = flushed_tree(newest, version)?;
+    let start = match below.filter(|below| below.header.version() >= flushed) {
+        Some(below) => (below.header.version(), below.tree.clone()),
+        None => (flushed, tree),
+    };
+    replay(&*newest.engine, &newest.pages, start, version, |_| {})
 }
 
 /// The newest flushed version up to `version`, and its tree; before the first flush, that of version 0.

@@ -19,11 +19,12 @@ use crate::{
     keys::LogKey,
     ledger::{self, Clerk},
     log::Log,
-    record::{ChunkKind, MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
+    record::{MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
+    replay::replay,
     snapshot::At,
     store::{Shared, Threads},
     threads,
-    tree::{PageId, Pages, Tree},
+    tree::{PageId, Pages, Write},
     version,
 };
 
@@ -64,7 +65,7 @@ pub(crate) fn open(
     })?;
     compare_with_signed(&*engine, &log)?;
     let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 2);
-    let replayed = threads::aside(|| replay(&*engine, &pages, &writer, newest, &trigger))?;
+    let replayed = threads::aside(|| remake(&*engine, &pages, &writer, newest, &trigger))?;
     let (last_flush, at) = replayed?;
     let at = Arc::new(at);
 
@@ -138,39 +139,29 @@ fn compare_with_signed(engine: &dyn Engine, log: &Log) -> Result<(), Error> {
     }
 }
 
-/// The tree of the newest version: that of the newest flush, and the changes since, each version's root
-/// compared with its header.
-fn replay(
+/// The newest version: the newest flush, and the changes since. Gives the version of that flush too.
+fn remake(
     engine: &dyn Engine,
     pages: &Pages,
     writer: &Writer,
     newest: Version,
     trigger: &Trigger,
 ) -> Result<(Option<Version>, At), Error> {
-    let (mut header, _) = version::read(engine, newest)?;
-    let found = flush::find(engine, newest)?;
-    let flushed = found.as_ref().map(|(version, _)| *version);
-    let (mut tree, end) = match &found {
-        Some((version, bytes)) => read_flush(bytes, *version)?,
-        None => (Tree::default(), (0, 0)),
+    let (flushed, end) = match flush::find(engine, newest)? {
+        Some((version, bytes)) => {
+            let (tree, end) = read_flush(&bytes, version)?;
+            (Some((version, tree)), end)
+        }
+        None => (None, (0, 0)),
     };
-    for version in flushed.map_or(0, |version| version.0)..=newest.0 {
-        let version = Version(version);
-        let record;
-        (header, record) = version::read(engine, version)?;
-        if Some(version) != flushed {
-            let changes = version::read_chunks(engine, version, ChunkKind::State, &record)?;
-            tree = tree.update(pages, &changes)?;
-            trigger.count(version::bytes_of(&changes), changes.len());
-        }
-        let computed = tree.root();
-        if computed != header.state() {
-            return Err(Error::Damaged(Damage::State { version, computed }));
-        }
-    }
+    let last_flush = flushed.as_ref().map(|(version, _)| *version);
+    let count = |changes: &[Write]| {
+        trigger.count(version::bytes_of(changes), changes.len());
+    };
+    let at = replay(engine, pages, flushed.unwrap_or_default(), newest, count)?;
     // Only now it is certain that the flush is what it says.
     sweep(engine, writer, end)?;
-    Ok((flushed, At { header, tree }))
+    Ok((last_flush, at))
 }
 
 /// Deletes the chunks of flushes that a crash left unfinished: those behind the newest finished one.

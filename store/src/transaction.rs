@@ -23,6 +23,10 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.ranges.is_empty()
+    }
+
     /// Checks that everything read is still the same in `tree`.
     ///
     /// # Errors

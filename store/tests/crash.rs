@@ -192,6 +192,29 @@ fn chunks_of_an_unfinished_flush_are_swept_at_opening() {
     check(&store, &states(1));
 }
 
+#[test]
+fn more_changes_than_are_gathered_at_once_are_made_again_after_a_crash() {
+    let memory = Arc::new(Memory::new());
+    let store = open(memory.clone());
+    let (mut roots, large) = (Vec::new(), Bytes::from(vec![1; 1 << 20]));
+    // Every version brings 8 MiB, and changes what the one before it wrote: 32 MiB are gathered.
+    for number in 0..11 {
+        let other = [
+            (format!("small{number}").into(), Some("".into())),
+            ("same".into(), Some(format!("{number}").into())),
+        ];
+        let removed = (number > 0).then(|| (format!("large{}", number - 1).into(), None));
+        let large = (0..8).map(|part| (format!("large{}", 8 * number + part), Some(large.clone())));
+        let large = large.map(|(key, value)| (key.into(), value));
+        let writes = large.chain(other).chain(removed).collect();
+        roots.push(store.commit(Commit::new(writes)).unwrap().state);
+    }
+    let store = open(Arc::new(memory.crash(0)));
+    let state = |version: usize| store.at(Version(version as u64 + 1)).unwrap().root();
+    assert_eq!((0..11).map(state).collect::<Vec<_>>(), roots);
+    assert_eq!(store.latest().get(b"same").unwrap().as_deref(), Some(&b"10"[..]));
+}
+
 /// Set for a child: the URL of the store to write to.
 const URL: &str = "ANWANSI_TEST_STORE";
 

@@ -1,0 +1,114 @@
+//! What callers share a version, and what they write together.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anwansi_proofs::Version;
+use bytes::Bytes;
+
+use crate::{
+    Error,
+    commit::{Answer, Work},
+    engine::Batch,
+    ledger::step::Step,
+    tree::{Pages, Tree, Write},
+    version::Values,
+};
+
+/// The commits and steps that share a version.
+pub(crate) struct Group {
+    pub(crate) version: Version,
+    pub(crate) batch: Batch,
+    pub(crate) values: Values,
+    pub(crate) writes: Writes,
+    /// The tasks tree.
+    pub(crate) tasks: BTreeMap<Bytes, Bytes>,
+    /// Whether a step in it opens a transition.
+    pub(crate) opens: bool,
+    pub(crate) answers: Vec<Answer>,
+}
+
+impl Group {
+    pub(crate) fn new(version: Version) -> Self {
+        Group {
+            version,
+            batch: Batch::new(),
+            values: Values::new(version),
+            writes: Writes::default(),
+            tasks: BTreeMap::new(),
+            opens: false,
+            answers: Vec::new(),
+        }
+    }
+
+    /// Whether `work` cannot be in one version with what is here: it writes a key of theirs, or takes a node
+    /// away that an opening has counted on.
+    pub(crate) fn keeps_out(&mut self, work: &Work) -> bool {
+        match work {
+            _ if self.writes.runs.is_empty() => false,
+            Work::Commit { commit, .. } => {
+                commit.writes.iter().any(|(key, _)| self.writes.contains(key))
+            }
+            Work::Step(Step::Remove(_)) if self.opens => true,
+            Work::Step(step) => step.keys().iter().any(|key| self.writes.contains(key)),
+        }
+    }
+}
+
+/// The writes of a version: those of each member in a run of its own, in key order.
+#[derive(Default)]
+pub(crate) struct Writes {
+    runs: Vec<Vec<Write>>,
+    /// The runs that are in the tree already.
+    applied: usize,
+    /// The keys of the first `indexed` runs.
+    keys: HashSet<Bytes>,
+    indexed: usize,
+}
+
+impl Writes {
+    /// Adds the writes of a member, which stand in key order.
+    pub(crate) fn push(&mut self, run: Vec<Write>) {
+        self.runs.push(run);
+    }
+
+    fn contains(&mut self, key: &Bytes) -> bool {
+        for run in &self.runs[self.indexed..] {
+            self.keys.extend(run.iter().map(|write| write.key.clone()));
+        }
+        self.indexed = self.runs.len();
+        self.keys.contains(key)
+    }
+
+    /// Brings the tree up to date: once for as many members as came since the last time.
+    pub(crate) fn apply(&mut self, tree: &mut Tree, pages: &Pages) -> Result<(), Error> {
+        match &self.runs[self.applied..] {
+            [] => return Ok(()),
+            [run] => *tree = tree.update(pages, run)?,
+            runs => *tree = tree.update(pages, &merge(runs.iter().flatten().cloned().collect()))?,
+        }
+        self.applied = self.runs.len();
+        Ok(())
+    }
+
+    /// All writes, in key order.
+    pub(crate) fn finish(mut self) -> Vec<Write> {
+        match self.runs.len() {
+            1 => self.runs.pop().expect("there is one"),
+            _ => merge(self.runs.into_iter().flatten().collect()),
+        }
+    }
+}
+
+/// Runs one behind the other in key order. Of several writes to a key the last one stays.
+pub(crate) fn merge(mut writes: Vec<Write>) -> Vec<Write> {
+    // Finds the runs, and merges them.
+    writes.sort_by(|a, b| a.key.cmp(&b.key));
+    writes.dedup_by(|later, kept| {
+        let same = later.key == kept.key;
+        if same {
+            std::mem::swap(later, kept);
+        }
+        same
+    });
+    writes
+}
