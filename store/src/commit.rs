@@ -223,6 +223,7 @@ impl Committer {
             }
             // Until there is room below, more callers gather, and share the next version.
             let pass = self.in_flight.enter(1);
+            self.shared.flush.wait_for_room();
             gather(jobs, &mut waiting);
             if let Some(failed) = self.shared.failure() {
                 for job in waiting.drain(..) {

@@ -7,9 +7,8 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
 
@@ -19,7 +18,7 @@ use bytes::Bytes;
 use crate::{
     Damage, Error,
     commit::is_forgettable,
-    engine::{Batch, Direction, Engine, Keyspace, Ticket, Writer},
+    engine::{Batch, Direction, Engine, Ingest, Keyspace, Ticket, Writer},
     record::{self, CHUNK_BYTES, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
@@ -34,10 +33,23 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Counts what has changed since the last flush, and wakes the flusher.
 pub(crate) struct Trigger {
     flusher: SyncSender<Message>,
-    bytes: AtomicU64,
-    writes: AtomicU64,
+    changed: Mutex<Changed>,
+    /// Told when a flush has ended.
+    ended: Condvar,
     /// Memory for pages that are not stored yet.
     dirty_bytes_max: u64,
+}
+
+/// What is not stored in pages.
+#[derive(Default)]
+struct Changed {
+    /// Of keys and values.
+    bytes: u64,
+    writes: u64,
+    /// Writes whose pages are being stored.
+    flushing: u64,
+    /// Memory of the pages of both, about.
+    dirty: u64,
 }
 
 enum Message {
@@ -50,33 +62,42 @@ enum Message {
 impl Trigger {
     pub(crate) fn new(dirty_bytes_max: u64) -> (Self, Messages) {
         let (flusher, messages) = sync_channel(1);
-        let (bytes, writes) = <_>::default();
-        (Trigger { flusher, bytes, writes, dirty_bytes_max }, Messages(messages))
+        let (changed, ended) = <_>::default();
+        (Trigger { flusher, changed, ended, dirty_bytes_max }, Messages(messages))
     }
 
-    /// Counts a version, and gives what has changed since the last flush: bytes and writes.
-    pub(crate) fn count(&self, bytes: u64, writes: usize) -> (u64, u64) {
-        let writes = writes as u64;
-        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        (bytes, self.writes.fetch_add(writes, Ordering::Relaxed) + writes)
+    fn changed(&self) -> MutexGuard<'_, Changed> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a version; asks for a flush if it is time for one.
-    pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64, writes: usize) {
-        let (bytes, writes) = self.count(bytes, writes);
-        let dirty = snapshot.version.tree.memory_of(writes);
-        if bytes >= LOG_BYTES.max(snapshot.bytes() / 4) || dirty >= self.dirty_bytes_max {
-            match self.flusher.try_send(Message::Due) {
-                Ok(()) => self.reset(),
-                // It is busy: the next version asks again.
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
+    /// Counts changes.
+    pub(crate) fn count(&self, bytes: u64, writes: usize) {
+        let mut changed = self.changed();
+        changed.bytes += bytes;
+        changed.writes += writes as u64;
+    }
+
+    /// Counts a version; asks for a flush if it is time for one. Gives the memory that pages take which are not
+    /// stored, about.
+    pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64, writes: usize) -> u64 {
+        self.count(bytes, writes);
+        let mut changed = self.changed();
+        changed.dirty = snapshot.version.tree.memory_of(changed.writes + changed.flushing);
+        let much = changed.bytes >= LOG_BYTES.max(snapshot.bytes() / 4)
+            || changed.dirty >= self.dirty_bytes_max / 2;
+        // If it is busy, the next version asks again.
+        if much && changed.flushing == 0 && self.flusher.try_send(Message::Due).is_ok() {
+            changed.flushing = std::mem::take(&mut changed.writes);
+            changed.bytes = 0;
         }
+        changed.dirty
     }
 
-    fn reset(&self) {
-        self.bytes.store(0, Ordering::Relaxed);
-        self.writes.store(0, Ordering::Relaxed);
+    /// Waits while a flush has to make room for the pages of the next version.
+    pub(crate) fn wait_for_room(&self) {
+        let full =
+            |changed: &mut Changed| changed.flushing > 0 && changed.dirty >= self.dirty_bytes_max;
+        drop(self.ended.wait_while(self.changed(), full).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Flushes the newest version and waits for it; false if the flusher has ended. An error of the
@@ -107,9 +128,21 @@ pub(crate) struct Flusher {
     pub(crate) chunk: u32,
 }
 
+/// The end of a flush, whatever became of it: nobody may wait for it any more.
+struct Ended<'a>(&'a Trigger);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.changed().flushing = 0;
+        self.0.ended.notify_all();
+    }
+}
+
 impl Flusher {
     pub(crate) fn run(mut self, messages: &Messages) {
+        let shared = self.shared.clone();
         for message in &messages.0 {
+            let _ended = Ended(&shared.flush);
             let snapshot = self.shared.published().snapshot.clone();
             if self.shared.failure().is_none()
                 && let Err(error) = self.flush(&snapshot)
@@ -130,9 +163,9 @@ impl Flusher {
             return Ok(());
         }
         let tree = &snapshot.version.tree;
-        let mut pack = Pack::new(self);
+        let mut pack = Pack::new(self)?;
         if let Some(Slot::Child(top)) = &tree.top {
-            pack.page(&top.link);
+            pack.page(&top.link)?;
         }
         let (placed, chunk) = pack.finish()?;
         self.chunk = chunk;
@@ -164,64 +197,93 @@ type Placed = HashMap<*const Link, (Arc<Link>, PageId)>;
 
 /// Pages on their way into chunks.
 struct Pack<'a> {
-    flusher: &'a Flusher,
+    epoch: u32,
     chunk: Vec<u8>,
     /// The number of that chunk.
     number: u32,
-    batch: Batch,
-    tickets: Vec<Ticket>,
+    chunks: Chunks<'a>,
     placed: Placed,
 }
 
 impl<'a> Pack<'a> {
-    fn new(flusher: &'a Flusher) -> Self {
-        let (chunk, tickets, placed) = <_>::default();
-        Pack { flusher, chunk, number: flusher.chunk, batch: Batch::new(), tickets, placed }
+    fn new(flusher: &'a Flusher) -> Result<Self, Error> {
+        let (chunk, placed) = <_>::default();
+        let chunks = Chunks::new(&*flusher.shared.engine, &flusher.writer)?;
+        Ok(Pack { epoch: flusher.epoch, chunk, number: flusher.chunk, chunks, placed })
     }
 
     /// Writes the page of `link` and all below it that are not stored. Recurses from page to page.
-    fn page(&mut self, link: &Arc<Link>) {
+    fn page(&mut self, link: &Arc<Link>) -> Result<(), Error> {
         if link.id().is_some() {
-            return;
+            return Ok(());
         }
         let page = link.loaded().expect("a page that is not stored is in memory");
-        page.links().iter().for_each(|below| self.page(below));
+        page.links().iter().try_for_each(|below| self.page(below))?;
         let id = |link: &Arc<Link>| self.placed.get(&Arc::as_ptr(link)).map(|(_, id)| *id);
         let bytes = page.encode(&id);
         let id = PageId {
-            epoch: self.flusher.epoch,
+            epoch: self.epoch,
             chunk: self.number,
             offset: u32::try_from(self.chunk.len()).expect("chunks are small"),
             length: u32::try_from(bytes.len()).expect("pages are small"),
         };
         self.chunk.extend(bytes);
         self.placed.insert(Arc::as_ptr(link), (link.clone(), id));
-        if self.chunk.len() >= CHUNK_BYTES {
-            self.close_chunk();
-        }
+        if self.chunk.len() >= CHUNK_BYTES { self.close_chunk() } else { Ok(()) }
     }
 
-    fn close_chunk(&mut self) {
+    fn close_chunk(&mut self) -> Result<(), Error> {
         if self.chunk.is_empty() {
-            return;
+            return Ok(());
         }
-        let key = PageId::chunk_key(self.flusher.epoch, self.number);
+        let key = PageId::chunk_key(self.epoch, self.number);
         self.number += 1;
-        self.batch.put(Keyspace::Pages, key.to_vec(), std::mem::take(&mut self.chunk));
-        if self.batch.bytes() >= BATCH_BYTES {
-            let batch = std::mem::take(&mut self.batch);
-            self.tickets.push(self.flusher.writer.write(batch));
-        }
+        self.chunks.put(key, std::mem::take(&mut self.chunk))
     }
 
     /// Waits until all pages are durable. Gives where they are, and the number of the next chunk.
     fn finish(mut self) -> Result<(Placed, u32), Error> {
-        self.close_chunk();
-        self.tickets.push(self.flusher.writer.write(self.batch));
-        for ticket in self.tickets {
-            ticket.wait()?;
-        }
+        self.close_chunk()?;
+        self.chunks.finish()?;
         Ok((self.placed, self.number))
+    }
+}
+
+/// Where chunks go: past the engine's log, or into batches.
+enum Chunks<'a> {
+    Ingest(Ingest<'a>),
+    Batches { writer: &'a Writer, batch: Batch, tickets: Vec<Ticket> },
+}
+
+impl<'a> Chunks<'a> {
+    fn new(engine: &'a dyn Engine, writer: &'a Writer) -> Result<Self, Error> {
+        let batches = Chunks::Batches { writer, batch: Batch::new(), tickets: Vec::new() };
+        Ok(engine.ingest(Keyspace::Pages)?.map_or(batches, Chunks::Ingest))
+    }
+
+    fn put(&mut self, key: [u8; 8], chunk: Vec<u8>) -> Result<(), Error> {
+        match self {
+            Chunks::Ingest(ingest) => ingest.put(key.to_vec().into(), chunk.into())?,
+            Chunks::Batches { writer, batch, tickets } => {
+                batch.put(Keyspace::Pages, key.to_vec(), chunk);
+                if batch.bytes() >= BATCH_BYTES {
+                    tickets.push(writer.write(std::mem::take(batch)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all chunks are durable.
+    fn finish(self) -> Result<(), Error> {
+        match self {
+            Chunks::Ingest(ingest) => ingest.finish()?,
+            Chunks::Batches { writer, batch, mut tickets } => {
+                tickets.push(writer.write(batch));
+                tickets.into_iter().try_for_each(Ticket::wait)?;
+            }
+        }
+        Ok(())
     }
 }
 

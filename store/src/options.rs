@@ -13,8 +13,9 @@ use crate::{ledger::OwnFold, store::Clock};
 /// How a store is opened. Only how it works depends on them, never what is stored.
 #[derive(Clone)]
 pub struct Options {
-    /// The budget, in bytes of memory, for pages that storage could give again; half as much again may
-    /// be taken by pages that are not stored yet, and an eighth by old versions.
+    /// The budget for pages, in bytes of memory. Up to half of it is for pages that are not stored yet: commits
+    /// wait for a flush if it is used up. An eighth is for old versions, and what is left for pages that storage
+    /// could give again. Beside it some 100 bytes are taken for each page that was looked at since the opening.
     pub cache_bytes: usize,
     /// Tells the time, in milliseconds since 1970: what headers carry.
     pub clock: Clock,

@@ -141,7 +141,7 @@ impl Shared {
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
         self.announce();
-        self.flush.after(&snapshot, bytes, writes);
+        self.pages.leave_room(self.flush.after(&snapshot, bytes, writes));
         gone
     }
 

@@ -99,8 +99,48 @@ suite! { durable on fjall, sled: {
     a_creation_cut_short_is_begun_anew
     a_store_whose_files_are_gone_is_corrupt
     a_new_directory_is_for_its_owner_only
+    what_is_ingested_is_there_when_finished_and_not_before
     killed_at_any_moment_it_keeps_a_prefix_with_all_that_was_acknowledged
 } }
+
+fn what_is_ingested_is_there_when_finished_and_not_before(place: &Place) {
+    let entry = |number: u32| {
+        let key = Bytes::copy_from_slice(&number.to_be_bytes());
+        (key, Bytes::from(vec![number.to_be_bytes()[3]; 40_000]))
+    };
+    let mut expected = Vec::new();
+    // The first of each round ends with the process that was to finish it.
+    for round in 0..3 {
+        let engine = place.open();
+        assert_eq!(all(&*engine, Keyspace::Pages), expected);
+        for finished in [false, true] {
+            // Not every engine has a way of its own.
+            let Some(mut ingest) = engine.ingest(Keyspace::Pages).unwrap() else { return };
+            let entries = (100 * round..100 * round + 50).map(entry).collect::<Vec<_>>();
+            for (key, value) in &entries {
+                ingest.put(key.clone(), value.clone()).unwrap();
+            }
+            // Batches go on meanwhile, and other entries of the same keyspace too.
+            let mut batch = Batch::new();
+            batch.put(Keyspace::Meta, "round", vec![u8::try_from(round).unwrap()]);
+            batch.delete(Keyspace::Pages, entry(100 * round + 99).0);
+            engine.write(batch).unwrap();
+            assert_eq!(all(&*engine, Keyspace::Pages), expected);
+            if finished {
+                ingest.finish().unwrap();
+                expected.extend(entries);
+                assert_eq!(all(&*engine, Keyspace::Pages), expected);
+            }
+        }
+        // Batches change what was ingested.
+        let (gone, _) = expected.remove(0);
+        let mut batch = Batch::new();
+        batch.delete(Keyspace::Pages, gone);
+        engine.write(batch).unwrap();
+        engine.sync().unwrap();
+        assert_eq!(all(&*engine, Keyspace::Pages), expected);
+    }
+}
 
 fn all(engine: &dyn Engine, space: Keyspace) -> Vec<(Bytes, Bytes)> {
     engine

@@ -117,6 +117,16 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// See [`Engine`].
     fn sync(&self) -> Result<(), EngineError>;
 
+    /// Begins to store many new entries of `space` past the log of batches. `None`, if the engine has no way that
+    /// is cheaper than batches.
+    ///
+    /// # Errors
+    /// See [`Engine`].
+    fn ingest(&self, space: Keyspace) -> Result<Option<Ingest<'_>>, EngineError> {
+        let _ = space;
+        Ok(None)
+    }
+
     /// Returns the engine's name, the scheme of its URL.
     fn name(&self) -> &'static str;
 
@@ -126,6 +136,39 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// # Errors
     /// See [`Engine`].
     fn size_on_disk(&self) -> Result<u64, EngineError>;
+}
+
+/// Many new entries on their way. They are visible and durable when it is finished: all, or none if it is dropped
+/// or a crash comes before. It may go on beside [`Engine::write`]: no batch touches the same keys.
+pub struct Ingest<'a> {
+    step: Step<'a>,
+}
+
+/// Takes the next entry; `None` finishes.
+type Step<'a> = Box<dyn FnMut(Option<(Bytes, Bytes)>) -> Result<(), EngineError> + 'a>;
+
+impl Ingest<'_> {
+    /// Adds an entry whose key is larger than all keys of its keyspace.
+    ///
+    /// # Errors
+    /// See [`Engine`].
+    pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), EngineError> {
+        (self.step)(Some((key, value)))
+    }
+
+    /// Makes all entries durable, and shows them.
+    ///
+    /// # Errors
+    /// See [`Engine`].
+    pub fn finish(mut self) -> Result<(), EngineError> {
+        (self.step)(None)
+    }
+}
+
+impl fmt::Debug for Ingest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingest").finish_non_exhaustive()
+    }
 }
 
 /// The forms of URL that [`open`] knows.

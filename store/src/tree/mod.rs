@@ -37,6 +37,9 @@ pub(crate) use self::{
 
 /// About how much memory an entry takes beside its key and value: digests, and its part of pages and links.
 const ENTRY_OVERHEAD: u64 = 100;
+/// About how many slots a page has.
+const SLOTS_USUAL: u64 = SLOTS_MAX as u64 * 3 / 4;
+
 /// All entries of one version.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
@@ -55,7 +58,7 @@ impl Tree {
         let entry = (self.bytes / entries).min(INLINE_BYTES_MAX as u64) + ENTRY_OVERHEAD;
         let levels = u64::from(entries.ilog2() / SLOTS_MAX.ilog2()) + 1;
         let pages = writes.saturating_add(levels);
-        entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_MAX as u64 * entry))
+        entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_USUAL * entry))
     }
 
     /// The root: a function of the entries alone.

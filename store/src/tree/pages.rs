@@ -100,14 +100,24 @@ pub(crate) struct Pages {
     clock: Mutex<VecDeque<Weak<Link>>>,
     /// Bytes of the pages that could be dropped.
     bytes: Arc<AtomicUsize>,
+    /// The budget for all pages.
     bytes_max: usize,
+    /// What others take of it.
+    taken: AtomicUsize,
     /// On which trees are updated.
     threads: Arc<ThreadPool>,
 }
 
 impl Pages {
     pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize, threads: Arc<ThreadPool>) -> Self {
-        Pages { engine, clock: Mutex::default(), bytes: Arc::default(), bytes_max, threads }
+        Pages {
+            engine,
+            clock: Mutex::default(),
+            bytes: Arc::default(),
+            bytes_max,
+            taken: 0.into(),
+            threads,
+        }
     }
 
     /// Runs something that may share its work among threads.
@@ -119,9 +129,22 @@ impl Pages {
         &self.threads
     }
 
-    /// The budget for pages that storage could give again.
+    /// The budget for all pages.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
+    }
+
+    /// Notes how many bytes of the budget pages take that are not stored yet.
+    pub(crate) fn leave_room(&self, bytes: u64) {
+        self.taken.store(usize::try_from(bytes).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether the pages that could be dropped take more than is left for them. An eighth of the budget is for old
+    /// versions; a quarter is left in any case.
+    fn is_full(&self) -> bool {
+        let left = self.bytes_max / 8 * 7;
+        let left = left.saturating_sub(self.taken.load(Ordering::Relaxed));
+        self.bytes.load(Ordering::Relaxed) > left.max(self.bytes_max / 4)
     }
 
     /// The page below `child`.
@@ -171,13 +194,12 @@ impl Pages {
         // Twice round at most: the first time clears the marks, the second finds them cleared. Two steps
         // always, so that pages which are gone do not gather.
         for step in 0..2 * clock.len() {
-            if step >= 2 && self.bytes.load(Ordering::Relaxed) <= self.bytes_max {
+            if step >= 2 && !self.is_full() {
                 break;
             }
             let Some(weak) = clock.pop_front() else { break };
             let Some(link) = weak.upgrade() else { continue };
-            let full = self.bytes.load(Ordering::Relaxed) > self.bytes_max;
-            if full && !link.used.swap(false, Ordering::Relaxed) {
+            if self.is_full() && !link.used.swap(false, Ordering::Relaxed) {
                 let mut held = link.held();
                 link.page.store(None);
                 *held = None;
