@@ -19,7 +19,7 @@ use crate::{
     Damage, Error,
     commit::is_forgettable,
     engine::{Batch, Direction, Engine, Ingest, Keyspace, Ticket, Writer},
-    record::{self, CHUNK_BYTES, FLUSH_PREFIX, encode},
+    record::{self, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
     tree::{Link, PageId, Slot},
@@ -27,6 +27,8 @@ use crate::{
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
 const LOG_BYTES: u64 = 128 << 20;
+/// The bytes at which a chunk of pages is closed: two to four pages. To read one page of it is to read them all.
+const PAGES_BYTES: usize = 8 << 10;
 /// Bytes of pages that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -84,7 +86,7 @@ impl Trigger {
         let mut changed = self.changed();
         changed.dirty = snapshot.version.tree.memory_of(changed.writes + changed.flushing);
         let much = changed.bytes >= LOG_BYTES.max(snapshot.bytes() / 4)
-            || changed.dirty >= self.dirty_bytes_max / 2;
+            || changed.dirty >= self.dirty_bytes_max / 4 * 3;
         // If it is busy, the next version asks again.
         if much && changed.flushing == 0 && self.flusher.try_send(Message::Due).is_ok() {
             changed.flushing = std::mem::take(&mut changed.writes);
@@ -229,7 +231,7 @@ impl<'a> Pack<'a> {
         };
         self.chunk.extend(bytes);
         self.placed.insert(Arc::as_ptr(link), (link.clone(), id));
-        if self.chunk.len() >= CHUNK_BYTES { self.close_chunk() } else { Ok(()) }
+        if self.chunk.len() >= PAGES_BYTES { self.close_chunk() } else { Ok(()) }
     }
 
     fn close_chunk(&mut self) -> Result<(), Error> {

@@ -22,7 +22,7 @@ pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// The longest value that stands inside of records and pages; longer ones are stored on their own.
 pub(crate) const INLINE_BYTES_MAX: usize = 1024;
 
-/// The bytes at which a chunk of changes or pages is closed.
+/// The bytes at which a chunk of changes is closed.
 pub(crate) const CHUNK_BYTES: usize = 32 << 10;
 
 /// Something that is stored as one record.

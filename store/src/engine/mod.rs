@@ -9,7 +9,7 @@
 //! [`Ticket`]. After a crash an engine holds a prefix of the batches it accepted, each whole, with at
 //! least those that were synced.
 //!
-//! Larger engines like values of about 32 KiB under ascending keys; the store packs what it writes
+//! Engines like values of 8 to 32 KiB under ascending keys; the store packs what it writes
 //! accordingly. Caching is the store's own too, so the engines are opened with small caches.
 
 mod batch;
