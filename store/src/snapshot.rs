@@ -87,6 +87,15 @@ impl Snapshot {
         }
     }
 
+    /// Whether `key` has a value and that value, with all that proves it, is in memory now.
+    ///
+    /// # Cost
+    /// A walk down the tree; it never waits.
+    #[must_use]
+    pub fn is_in_memory(&self, key: &[u8]) -> bool {
+        self.version.tree.is_in_memory(key)
+    }
+
     /// The entries from `start`, inclusive, to `end`, exclusive (none: to the last), in the order of
     /// `direction`. After an error there are no more.
     pub fn range(

@@ -4,7 +4,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, PoisonError, RwLock,
+        Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock,
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle, ThreadId},
@@ -79,6 +79,8 @@ pub(crate) struct Published {
     pub(crate) snapshot: Snapshot,
     pub(crate) log: Log,
     pub(crate) checkpoint: Note,
+    /// Its header, and the proof that it is in the log: made for the first who asks.
+    finality: OnceLock<(String, LogProof)>,
 }
 
 impl Published {
@@ -89,7 +91,8 @@ impl Published {
     }
 
     fn signed(key: &LogKey, snapshot: Snapshot, log: Log, root: &LogHash) -> Self {
-        Published { checkpoint: key.checkpoint(log.size(), root), snapshot, log }
+        let checkpoint = key.checkpoint(log.size(), root);
+        Published { snapshot, log, checkpoint, finality: OnceLock::new() }
     }
 }
 
@@ -196,8 +199,8 @@ impl Store {
     /// the engine.
     ///
     /// # Cost
-    /// Reads the pages that are needed, and applies the changes since the last flush again: about one
-    /// second for a million of them.
+    /// Reads the pages that are needed, and applies the changes since the last flush again: about two seconds for a
+    /// million of them if a million entries are stored, five if ten million are. After a clean close there are none.
     pub fn open(engine: Arc<dyn Engine>, key: LogKey, options: &Options) -> Result<Self, Error> {
         recover::open(engine, key, options)
     }
@@ -371,11 +374,20 @@ impl Store {
         if version > newest {
             return Err(Error::NoSuchVersion { version, newest });
         }
+        if version == newest
+            && let Some(made) = published.finality.get()
+        {
+            return Ok(made.clone());
+        }
         let engine = &*self.shared.engine;
         let siblings = published.log.inclusion_proof(engine, version.0)?;
         let proof = LogProof::new(version.0, siblings, published.checkpoint.clone());
         let proof = proof.expect("versions and proofs are within the log's limits");
-        Ok((version::read(engine, version)?.1.header, proof))
+        if version < newest {
+            return Ok((version::read(engine, version)?.1.header, proof));
+        }
+        let header = published.snapshot.header().to_string();
+        Ok(published.finality.get_or_init(|| (header, proof)).clone())
     }
 
     /// Evidence that answers `question` at `version`, under the newest checkpoint.

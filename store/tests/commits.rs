@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Barrier, Mutex, mpsc},
+};
 
 use anwansi_proofs::{Digest, Version};
 use anwansi_store::{
@@ -94,6 +97,42 @@ fn large_values_go_through_commit_reopening_and_reading() {
             let read = store.latest().get(length.to_string().as_bytes()).unwrap();
             assert_eq!(read, Some(value(length)), "{scheme}");
         }
+    }
+}
+
+#[test]
+fn key_is_in_memory_if_it_can_be_read_without_the_engine() {
+    let engine = Arc::new(Memory::new());
+    let store = open(engine.clone());
+    let small = (0..300).map(|number| (format!("small{number}").into(), Some("short".into())));
+    let large = [("large".into(), Some(vec![1; 1025].into()))];
+    store.commit(Commit::new(small.chain(large).collect())).unwrap();
+    let latest = store.latest();
+    assert!(latest.is_in_memory(b"small7"));
+    assert!(!latest.is_in_memory(b"large"), "its value is not in a page");
+    assert!(!latest.is_in_memory(b"absent"));
+    store.close().unwrap();
+    drop((store, latest));
+    let store = open(engine);
+    let latest = store.latest();
+    assert!(!latest.is_in_memory(b"small7"), "nothing was read yet");
+    assert!(latest.get(b"small7").unwrap().is_some());
+    assert!(latest.is_in_memory(b"small7"));
+}
+
+#[test]
+fn finality_is_that_of_its_version_however_often_it_is_asked() {
+    let store = memory();
+    for number in 1..4 {
+        store.commit(common::commit(&[&format!("a={number}")])).unwrap();
+        let versions = (0..=number).map(Version);
+        let answers = versions.map(|version| {
+            let (header, proof) = store.finality(version).unwrap();
+            assert_eq!(store.finality(version).unwrap(), (header.clone(), proof));
+            assert_eq!(header, store.headers(version, 1).unwrap()[0]);
+            header
+        });
+        assert_eq!(answers.collect::<HashSet<_>>().len(), usize::try_from(number).unwrap() + 1);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use anwansi_proofs::{Digest, tree::View};
 use bytes::Bytes;
 
-use super::{Entry, Page, Pages, Slot, Spot, Tree};
+use super::{Entry, Page, Pages, Slot, Spot, Tree, Value};
 use crate::{Error, engine::Direction};
 
 impl Tree {
@@ -20,6 +20,14 @@ impl Tree {
                 },
             },
             _ => Ok(None),
+        }
+    }
+
+    /// Whether `key` has an entry that can be read without the engine, its value included.
+    pub(crate) fn is_in_memory(&self, key: &[u8]) -> bool {
+        match &self.top {
+            Some(top) if top.side_of(key).is_eq() => is_in_memory(top, key),
+            _ => false,
         }
     }
 
@@ -46,6 +54,19 @@ fn get_in(pages: &Pages, page: &Page, key: &[u8]) -> Result<Option<Entry>, Error
     match page.slot(at) {
         Slot::Entry(entry) => Ok(Some(entry)),
         Slot::Child(child) => get_in(pages, &*pages.open(&child)?, key),
+    }
+}
+
+fn is_in_memory(slot: &Slot, key: &[u8]) -> bool {
+    match slot {
+        Slot::Entry(entry) => matches!(entry.value, Value::Inline(_)),
+        Slot::Child(child) => match &*child.link.peek() {
+            Some(page) => match page.locate(key) {
+                Spot::Inside(at) => is_in_memory(&page.slot(at), key),
+                Spot::Before(_) => false,
+            },
+            None => false,
+        },
     }
 }
 
