@@ -64,7 +64,7 @@ pub(crate) fn open(
         Ok(version::read(&*engine, Version(index))?.1.header)
     })?;
     compare_with_signed(&*engine, &log)?;
-    let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 2);
+    let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 8 * 5);
     let replayed = threads::aside(|| remake(&*engine, &pages, &writer, newest, &trigger))?;
     let (last_flush, at) = replayed?;
     let at = Arc::new(at);

@@ -51,13 +51,13 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// About how many bytes of memory `writes` writes take that are shared with no other version: a page each and
-    /// those above it, and no more than all pages there are.
+    /// half of one above it, and no more than all pages there are.
     pub(crate) fn memory_of(&self, writes: u64) -> u64 {
         let entries = self.entries.max(1);
         // Longer values do not lie in pages.
         let entry = (self.bytes / entries).min(INLINE_BYTES_MAX as u64) + ENTRY_OVERHEAD;
         let levels = u64::from(entries.ilog2() / SLOTS_MAX.ilog2()) + 1;
-        let pages = writes.saturating_add(levels);
+        let pages = writes.saturating_add(writes / 2 + levels);
         entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_USUAL * entry))
     }
 
