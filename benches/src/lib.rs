@@ -3,9 +3,11 @@
 //! Keys are 32 random bytes, values 100; seeds are fixed. Each bench measures one operation and checks its
 //! result outside of what is timed.
 
+pub mod growth;
 pub mod machine;
+pub mod wrk;
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use anwansi_store::{Commit, LogKey, Options, Store, engine};
 use bytes::Bytes;
@@ -16,8 +18,8 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The number of entries in the stores that are read and written.
-pub const ENTRIES: usize = 100_000;
+/// Entries of the stores that criterion's benches read and write.
+pub const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
 
 /// A key of 32 random bytes.
 #[must_use]
@@ -37,21 +39,57 @@ pub fn value(rng: &mut Rng) -> Bytes {
     value.into()
 }
 
-/// A store on fjall in `directory` with [`ENTRIES`] entries, and their keys.
+/// So many random keys, the same each time.
+#[must_use]
+pub fn keys(count: usize) -> Vec<Bytes> {
+    let mut rng = Rng::with_seed(1);
+    (0..count).map(|_| key(&mut rng)).collect()
+}
+
+/// So many of `keys` at random, none twice.
+#[must_use]
+pub fn pick(rng: &mut Rng, keys: &[Bytes], count: usize) -> Vec<Bytes> {
+    let mut picked = HashSet::with_capacity(count);
+    let random = std::iter::repeat_with(|| rng.usize(..keys.len()));
+    let random = random.filter(|at| picked.insert(*at)).take(count.min(keys.len()));
+    random.map(|at| keys[at].clone()).collect()
+}
+
+/// A commit of random values for so many of `keys`.
+#[must_use]
+pub fn updates(rng: &mut Rng, keys: &[Bytes], count: usize) -> Commit {
+    let picked = pick(rng, keys, count).into_iter();
+    Commit::new(picked.map(|key| (key, Some(value(rng)))).collect())
+}
+
+/// Gives each of `keys` a random value, in commits of 10,000.
 ///
 /// # Panics
-/// If the store cannot be made.
-#[must_use]
-pub fn filled(directory: &Path) -> (Store, Vec<Bytes>) {
-    let engine = engine::open(&format!("fjall:{}", directory.join("data").display()));
-    let key_of_log = LogKey::generate(None).expect("the machine has randomness");
-    let engine = engine.expect("the directory is empty");
-    let store = Store::open(engine, key_of_log, &Options::default()).expect("the store is new");
-    let mut rng = Rng::with_seed(1);
-    let keys = (0..ENTRIES).map(|_| key(&mut rng)).collect::<Vec<_>>();
+/// If the store takes no commits.
+pub fn fill(store: &Store, keys: &[Bytes]) {
+    let mut rng = Rng::with_seed(3);
     for keys in keys.chunks(10_000) {
         let writes = keys.iter().map(|key| (key.clone(), Some(value(&mut rng))));
         store.commit(Commit::new(writes.collect())).expect("the store takes commits");
     }
+}
+
+/// A store with so many entries, on the engine of this URL, and their keys.
+///
+/// # Panics
+/// If the store cannot be made.
+#[must_use]
+pub fn filled(url: &str, entries: usize) -> (Store, Vec<Bytes>) {
+    let engine = engine::open(url).expect("nothing is there yet");
+    let log_key = LogKey::generate(None).expect("the machine has randomness");
+    let store = Store::open(engine, log_key, &Options::default()).expect("the store is new");
+    let keys = keys(entries);
+    fill(&store, &keys);
     (store, keys)
+}
+
+/// The URL of an engine on fjall in `directory`.
+#[must_use]
+pub fn fjall(directory: &Path) -> String {
+    format!("fjall:{}", directory.join("data").display())
 }

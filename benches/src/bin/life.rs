@@ -2,7 +2,7 @@
 //! it was closed and after it was killed. Each stage runs in a process of its own.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anwansi_benches::{key, value};
+use anwansi_benches::{growth, keys, updates, value};
 use anwansi_proofs::{Proof, Question};
 use anwansi_store::{Commit, LogKey, Options, Snapshot, Store, Which, engine, engine::Direction};
 use bytes::Bytes;
@@ -45,6 +45,9 @@ struct Arguments {
     /// Where the store is made; it is removed in the end. In the folder for temporary files, if not given.
     #[arg(long)]
     directory: Option<PathBuf>,
+    /// Do so with 10,000 keys, 30,000 and so on up to --keys, and draw how it grows into this SVG.
+    #[arg(long, conflicts_with_all = ["directory", "stage"])]
+    growth: Option<PathBuf>,
     /// One stage, for the program's own use: the directory is then left as it is.
     #[arg(long, hide = true)]
     stage: Option<Stage>,
@@ -62,47 +65,58 @@ enum Stage {
 
 fn main() {
     let arguments = Arguments::parse();
-    match (arguments.stage, &arguments.directory) {
-        (Some(stage), Some(directory)) => run(stage, &arguments, directory),
-        (_, Some(directory)) => all(&arguments, directory),
-        (_, None) => {
+    match (arguments.stage, &arguments.directory, &arguments.growth) {
+        (Some(stage), Some(directory), _) => run(stage, &arguments, directory),
+        (_, Some(directory), _) => all(&arguments, directory),
+        (_, None, Some(figure)) => grow(&arguments, figure),
+        (_, None, None) => {
             let directory = tempfile::tempdir().expect("there is room for temporary files");
             all(&arguments, &directory.path().join("store"));
         }
     }
 }
 
+/// Measures one size after the other, and draws them.
+fn grow(arguments: &Arguments, figure: &Path) {
+    let powers = (4..).flat_map(|power| [10_usize.pow(power), 3 * 10_usize.pow(power)]);
+    let sizes = powers.take_while(|keys| *keys <= arguments.keys);
+    let points = sizes.map(|keys| {
+        let directory = tempfile::tempdir().expect("there is room for temporary files");
+        let mut main = start(&Arguments { keys, ..arguments.clone() }, "main", directory.path());
+        println!("-- {keys} keys");
+        let (mut numbers, mut memory_before) = (HashMap::new(), 0.0);
+        let rows = BufReader::new(main.stdout.take().expect("it is piped")).lines();
+        for row in rows.map(|row| row.expect("it prints text")) {
+            println!("{row}");
+            let (name, rest) = row.split_at_checked(ROW).unwrap_or((&row, ""));
+            let number = rest.split_whitespace().next().and_then(|number| number.parse().ok());
+            numbers.extend(number.map(|number: f64| (name.trim().to_owned(), number)));
+            memory_before = numbers.get("memory before").copied().unwrap_or(memory_before);
+        }
+        ended(main);
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let (keys, disk) = (keys as f64, size(directory.path()) as f64);
+        growth::Point {
+            keys,
+            updates: numbers["durable updates"],
+            proof: numbers["proof"] - 32.0 - 100.0,
+            memory: (numbers["peak memory"] - memory_before) * 1e6,
+            disk,
+        }
+    });
+    let figure_of = growth::figure(&points.collect::<Vec<_>>());
+    fs::write(figure, figure_of).expect("the figure can be written");
+}
+
 /// Runs the stages one after the other, each in a process of its own.
 fn all(arguments: &Arguments, directory: &Path) {
     assert!(!directory.exists(), "{} is there already", directory.display());
     fs::create_dir_all(directory).expect("the directory can be made");
-    let start = |stage: &str| -> Child {
-        let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-        let numbers = [
-            ("--keys", arguments.keys),
-            ("--updates", arguments.updates),
-            ("--batch", arguments.batch),
-            ("--in-flight", arguments.in_flight),
-            ("--reads", arguments.reads),
-            ("--cache-mib", arguments.cache_mib),
-        ];
-        for (name, number) in numbers {
-            command.arg(name).arg(number.to_string());
-        }
-        command.args(["--engine", &arguments.engine, "--stage", stage, "--directory"]);
-        command.arg(directory).stdout(if stage == "churn" {
-            Stdio::piped()
-        } else {
-            Stdio::inherit()
-        });
-        command.spawn().expect("this program can be started")
-    };
-    let wait = |mut child: Child| assert!(child.wait().expect("it was started").success());
-    wait(start("main"));
+    ended(start(arguments, "main", directory));
     row("disk", &format!("{} MB", size(directory) / 1_000_000));
     println!("-- after a close");
-    wait(start("reopen"));
-    let mut child = start("churn");
+    ended(start(arguments, "reopen", directory));
+    let mut child = start(arguments, "churn", directory);
     let mut said = String::new();
     let stdout = child.stdout.take().expect("it is piped");
     BufReader::new(stdout).read_line(&mut said).expect("it says when it is ready");
@@ -110,8 +124,33 @@ fn all(arguments: &Arguments, directory: &Path) {
     // That it was killed is known.
     let _ = child.wait();
     println!("-- after kill -9, {} changes after the last flush at most", said.trim());
-    wait(start("reopen"));
+    ended(start(arguments, "reopen", directory));
     fs::remove_dir_all(directory).expect("the directory can be removed");
+}
+
+/// Starts a stage in a process of its own; what it prints is read here if it is for others than the reader.
+fn start(arguments: &Arguments, stage: &str, directory: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    let numbers = [
+        ("--keys", arguments.keys),
+        ("--updates", arguments.updates),
+        ("--batch", arguments.batch),
+        ("--in-flight", arguments.in_flight),
+        ("--reads", arguments.reads),
+        ("--cache-mib", arguments.cache_mib),
+    ];
+    for (name, number) in numbers {
+        command.arg(name).arg(number.to_string());
+    }
+    command.args(["--engine", &arguments.engine, "--stage", stage, "--directory"]);
+    let piped = stage == "churn" || arguments.growth.is_some();
+    command.arg(directory).stdout(if piped { Stdio::piped() } else { Stdio::inherit() });
+    command.spawn().expect("this program can be started")
+}
+
+/// Waits for a stage.
+fn ended(mut stage: Child) {
+    assert!(stage.wait().expect("it was started").success());
 }
 
 fn run(stage: Stage, arguments: &Arguments, directory: &Path) {
@@ -122,7 +161,7 @@ fn run(stage: Stage, arguments: &Arguments, directory: &Path) {
         Stage::Main => main_stage(arguments, store),
         Stage::Reopen => {
             row("open", &seconds(opened));
-            let keys = keys(arguments);
+            let keys = keys(arguments.keys);
             let start = Instant::now();
             let latest = store.latest();
             assert!(latest.get(&keys[0]).expect("storage works").is_some());
@@ -131,7 +170,7 @@ fn run(stage: Stage, arguments: &Arguments, directory: &Path) {
             assert_eq!(latest.entries(), arguments.keys as u64);
         }
         Stage::Churn => {
-            let keys = keys(arguments);
+            let keys = keys(arguments.keys);
             update(arguments, &store, &keys, &mut Rng::with_seed(9));
             println!("{}", arguments.updates);
             loop {
@@ -150,15 +189,11 @@ fn open(arguments: &Arguments, directory: &Path) -> Store {
     Store::open(engine, log_key, &options).expect("the store opens")
 }
 
-fn keys(arguments: &Arguments) -> Vec<Bytes> {
-    let mut rng = Rng::with_seed(1);
-    (0..arguments.keys).map(|_| key(&mut rng)).collect()
-}
-
 fn main_stage(arguments: &Arguments, store: Store) {
-    let keys = keys(arguments);
+    let keys = keys(arguments.keys);
     let mut rng = Rng::with_seed(2);
 
+    row("memory before", &peak_memory());
     let written = written_bytes();
     let chunks = keys.chunks(arguments.batch);
     let mut values = Rng::with_seed(3);
@@ -190,6 +225,8 @@ fn main_stage(arguments: &Arguments, store: Store) {
     });
     rate("ranges of 1,000", "entries/s", found, took);
 
+    // The proofs that are kept below are not the store's.
+    row("peak memory", &peak_memory());
     let prove = |key: &&Bytes| {
         latest.prove(Which::State, &Question::default().key(key)).expect("storage works")
     };
@@ -209,7 +246,6 @@ fn main_stage(arguments: &Arguments, store: Store) {
     assert_eq!(right, proofs.len());
     rate("proofs verified, one thread", "proofs/s", right, took);
 
-    row("peak memory", &peak_memory());
     drop((latest, proofs));
     let (took, ()) = timed(|| drop(store));
     row("close", &seconds(took));
@@ -217,14 +253,8 @@ fn main_stage(arguments: &Arguments, store: Store) {
 
 /// Updates random keys, and gives how long that took.
 fn update(arguments: &Arguments, store: &Store, keys: &[Bytes], rng: &mut Rng) -> Duration {
-    let commits = (0..arguments.updates / arguments.batch).map(|_| {
-        let mut picked = HashSet::with_capacity(arguments.batch);
-        while picked.len() < arguments.batch.min(keys.len()) {
-            picked.insert(rng.usize(..keys.len()));
-        }
-        let writes = picked.into_iter().map(|at| (keys[at].clone(), Some(value(rng))));
-        Commit::new(writes.collect())
-    });
+    let commits = 0..arguments.updates / arguments.batch;
+    let commits = commits.map(|_| updates(rng, keys, arguments.batch));
     commit_all(arguments, store, commits)
 }
 
@@ -269,8 +299,11 @@ fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), done)
 }
 
+/// Columns of the name of what was measured.
+const ROW: usize = 28;
+
 fn row(what: &str, measured: &str) {
-    println!("{what:28} {measured}");
+    println!("{what:ROW$} {measured}");
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
