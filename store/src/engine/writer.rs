@@ -39,24 +39,27 @@ pub struct Writer {
 /// out; this keeps out a second writer of the same handle, who would make a second history.
 static WRITTEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// The right to write to an engine.
-struct Only(usize);
+/// The right to write to an engine. It keeps the engine, so that no other one gets the address before.
+struct Only(Arc<dyn Engine>);
 
 impl Only {
     fn take(engine: &Arc<dyn Engine>) -> Result<Self, EngineError> {
-        let address = Arc::as_ptr(engine).cast::<()>().addr();
         let mut written = WRITTEN.lock().expect(UNPOISONED);
-        if written.contains(&address) {
+        if written.contains(&address(engine)) {
             return Err(EngineError::Locked { path: engine.name().into() });
         }
-        written.push(address);
-        Ok(Only(address))
+        written.push(address(engine));
+        Ok(Only(engine.clone()))
     }
+}
+
+fn address(engine: &Arc<dyn Engine>) -> usize {
+    Arc::as_ptr(engine).cast::<()>().addr()
 }
 
 impl Drop for Only {
     fn drop(&mut self) {
-        WRITTEN.lock().expect(UNPOISONED).retain(|address| *address != self.0);
+        WRITTEN.lock().expect(UNPOISONED).retain(|written| *written != address(&self.0));
     }
 }
 
