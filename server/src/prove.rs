@@ -83,8 +83,10 @@ pub(crate) async fn state(
     let at_once = version.is_none_or(|version| version == latest.version())
         && keys.len() <= AT_ONCE_MAX
         && keys.iter().all(|key| latest.is_in_memory(key));
+    // What was looked at is what is answered from.
+    let latest = at_once.then_some(latest);
     let work = move |store: &Store| {
-        let snapshot = at(store, version)?;
+        let snapshot = latest.map_or_else(|| at(store, version), Ok)?;
         fits(&snapshot, &keys, &[])?;
         let question = keys.iter().fold(Question::default(), |question, key| question.key(key));
         answer(store, &snapshot, Which::State, &question, form)

@@ -87,7 +87,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether `key` has a value and that value, with all that proves it, is in memory now.
+    /// Whether `key` has a value, and that with all that proves it is in memory and near: reading or proving it
+    /// now takes some ten microseconds. It may leave memory at any time.
     ///
     /// # Cost
     /// A walk down the tree; it never waits.

@@ -26,7 +26,7 @@ impl Tree {
     /// Whether `key` has an entry that can be read without the engine, its value included.
     pub(crate) fn is_in_memory(&self, key: &[u8]) -> bool {
         match &self.top {
-            Some(top) if top.side_of(key).is_eq() => is_in_memory(top, key),
+            Some(top) if top.side_of(key).is_eq() => is_in_memory(top, key, PAGES_NEAR),
             _ => false,
         }
     }
@@ -57,12 +57,17 @@ fn get_in(pages: &Pages, page: &Page, key: &[u8]) -> Result<Option<Entry>, Error
     }
 }
 
-fn is_in_memory(slot: &Slot, key: &[u8]) -> bool {
+/// Pages above a key that is said to be in memory, at most: only keys that were made to do so lie deeper.
+const PAGES_NEAR: usize = 16;
+
+/// Whether the entry of `key` lies no more than so many pages below `slot`, and all of them are in memory.
+fn is_in_memory(slot: &Slot, key: &[u8], pages: usize) -> bool {
     match slot {
         Slot::Entry(entry) => matches!(entry.value, Value::Inline(_)),
+        Slot::Child(_) if pages == 0 => false,
         Slot::Child(child) => match &*child.link.peek() {
             Some(page) => match page.locate(key) {
-                Spot::Inside(at) => is_in_memory(&page.slot(at), key),
+                Spot::Inside(at) => is_in_memory(&page.slot(at), key, pages - 1),
                 Spot::Before(_) => false,
             },
             None => false,
