@@ -22,7 +22,7 @@ use crate::{
     record::{self, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
-    tree::{Link, PageId, Slot},
+    tree::{Link, PageId, Slot, Tree},
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
@@ -87,11 +87,27 @@ impl Trigger {
         changed.dirty = snapshot.version.tree.memory_of(changed.writes + changed.flushing);
         let much = changed.bytes >= LOG_BYTES.max(snapshot.bytes() / 4)
             || changed.dirty >= self.dirty_bytes_max / 4 * 3;
-        // If it is busy, the next version asks again.
-        if much && changed.flushing == 0 && self.flusher.try_send(Message::Due).is_ok() {
-            changed.flushing = std::mem::take(&mut changed.writes);
-            changed.bytes = 0;
+        if much {
+            // If it is busy, the next version asks again.
+            let _ = self.flusher.try_send(Message::Due);
         }
+        changed.dirty
+    }
+
+    /// A flush begins, of a version that is shown after this: it stores the pages of all that was counted.
+    fn begin(&self) {
+        let mut changed = self.changed();
+        changed.flushing += std::mem::take(&mut changed.writes);
+        changed.bytes = 0;
+    }
+
+    /// What was counted before the flush is stored, or the flush has failed. Gives the memory of the pages that are
+    /// not stored, about, if the newest tree is like this one.
+    fn end_of_flush(&self, tree: &Tree) -> u64 {
+        let mut changed = self.changed();
+        changed.flushing = 0;
+        changed.dirty = tree.memory_of(changed.writes);
+        self.ended.notify_all();
         changed.dirty
     }
 
@@ -130,13 +146,15 @@ pub(crate) struct Flusher {
     pub(crate) chunk: u32,
 }
 
-/// The end of a flush, whatever became of it: nobody may wait for it any more.
-struct Ended<'a>(&'a Trigger);
+/// A flush that goes on. Dropped, it lets all go on who wait for it, whatever became of it.
+struct Flushing<'a> {
+    trigger: &'a Trigger,
+    snapshot: Snapshot,
+}
 
-impl Drop for Ended<'_> {
+impl Drop for Flushing<'_> {
     fn drop(&mut self) {
-        self.0.changed().flushing = 0;
-        self.0.ended.notify_all();
+        self.trigger.end_of_flush(&self.snapshot.version.tree);
     }
 }
 
@@ -144,10 +162,11 @@ impl Flusher {
     pub(crate) fn run(mut self, messages: &Messages) {
         let shared = self.shared.clone();
         for message in &messages.0 {
-            let _ended = Ended(&shared.flush);
-            let snapshot = self.shared.published().snapshot.clone();
-            if self.shared.failure().is_none()
-                && let Err(error) = self.flush(&snapshot)
+            shared.flush.begin();
+            let snapshot = shared.published().snapshot.clone();
+            let flushing = Flushing { trigger: &shared.flush, snapshot };
+            if shared.failure().is_none()
+                && let Err(error) = self.flush(&flushing.snapshot)
             {
                 self.shared.fail(&error);
             }
@@ -165,7 +184,7 @@ impl Flusher {
             return Ok(());
         }
         let tree = &snapshot.version.tree;
-        let mut pack = Pack::new(self)?;
+        let mut pack = Pack::new(self);
         if let Some(Slot::Child(top)) = &tree.top {
             pack.page(&top.link)?;
         }
@@ -184,6 +203,7 @@ impl Flusher {
         batch.put(Keyspace::Meta, key(snapshot.version()).to_vec(), encode(&flush));
         self.writer.write(batch).wait()?;
         // A crash here leaves a finished flush.
+        self.shared.pages.leave_room(self.shared.flush.end_of_flush(tree));
         for (link, id) in placed.into_values() {
             self.shared.pages.stored(&link, id);
         }
@@ -199,19 +219,19 @@ type Placed = HashMap<*const Link, (Arc<Link>, PageId)>;
 
 /// Pages on their way into chunks.
 struct Pack<'a> {
-    epoch: u32,
     chunk: Vec<u8>,
     /// The number of that chunk.
     number: u32,
-    chunks: Chunks<'a>,
+    flusher: &'a Flusher,
+    /// Once there is one.
+    chunks: Option<Chunks<'a>>,
     placed: Placed,
 }
 
 impl<'a> Pack<'a> {
-    fn new(flusher: &'a Flusher) -> Result<Self, Error> {
+    fn new(flusher: &'a Flusher) -> Self {
         let (chunk, placed) = <_>::default();
-        let chunks = Chunks::new(&*flusher.shared.engine, &flusher.writer)?;
-        Ok(Pack { epoch: flusher.epoch, chunk, number: flusher.chunk, chunks, placed })
+        Pack { chunk, number: flusher.chunk, flusher, chunks: None, placed }
     }
 
     /// Writes the page of `link` and all below it that are not stored. Recurses from page to page.
@@ -224,7 +244,7 @@ impl<'a> Pack<'a> {
         let id = |link: &Arc<Link>| self.placed.get(&Arc::as_ptr(link)).map(|(_, id)| *id);
         let bytes = page.encode(&id);
         let id = PageId {
-            epoch: self.epoch,
+            epoch: self.flusher.epoch,
             chunk: self.number,
             offset: u32::try_from(self.chunk.len()).expect("chunks are small"),
             length: u32::try_from(bytes.len()).expect("pages are small"),
@@ -238,15 +258,19 @@ impl<'a> Pack<'a> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let key = PageId::chunk_key(self.epoch, self.number);
+        let chunks = match &mut self.chunks {
+            Some(chunks) => chunks,
+            none => none.insert(Chunks::new(&*self.flusher.shared.engine, &self.flusher.writer)?),
+        };
+        let key = PageId::chunk_key(self.flusher.epoch, self.number);
         self.number += 1;
-        self.chunks.put(key, std::mem::take(&mut self.chunk))
+        chunks.put(key, std::mem::take(&mut self.chunk))
     }
 
     /// Waits until all pages are durable. Gives where they are, and the number of the next chunk.
     fn finish(mut self) -> Result<(Placed, u32), Error> {
         self.close_chunk()?;
-        self.chunks.finish()?;
+        self.chunks.map_or(Ok(()), Chunks::finish)?;
         Ok((self.placed, self.number))
     }
 }
