@@ -376,6 +376,16 @@ mod tests {
         (0..rng.usize(1..6)).map(|_| *rng.choice(&letters).unwrap()).collect()
     }
 
+    /// Those of a page.
+    fn any_keys(rng: &mut Rng) -> Vec<Vec<u8>> {
+        loop {
+            let keys = sorted((0..rng.usize(2..=SLOTS_MAX)).map(|_| any_key(rng)));
+            if keys.len() >= 2 {
+                return keys;
+            }
+        }
+    }
+
     fn sorted(keys: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
         let keys = keys.into_iter().collect::<std::collections::BTreeSet<_>>();
         keys.into_iter().collect()
@@ -385,10 +395,7 @@ mod tests {
     fn keys_are_located_as_by_comparing_them_all() {
         let mut rng = Rng::with_seed(1);
         for _ in 0..2000 {
-            let keys = sorted((0..rng.usize(2..=SLOTS_MAX)).map(|_| any_key(&mut rng)));
-            if keys.len() < 2 {
-                continue;
-            }
+            let keys = any_keys(&mut rng);
             let pieces = keys.iter().map(|key| entry(key, b"")).collect::<Vec<_>>();
             let page = page(None, &pieces).0;
             for _ in 0..20 {
@@ -406,10 +413,7 @@ mod tests {
     fn page_patched_is_the_page_made_anew() {
         let mut rng = Rng::with_seed(3);
         for _ in 0..2000 {
-            let keys = sorted((0..rng.usize(2..=SLOTS_MAX)).map(|_| any_key(&mut rng)));
-            if keys.len() < 2 {
-                continue;
-            }
+            let keys = any_keys(&mut rng);
             let pieces = keys.iter().map(|key| entry(key, b"old")).collect::<Vec<_>>();
             let (old, bit, _) = page(None, &pieces);
             let values = keys.iter().map(|_| match rng.usize(..3) {
