@@ -311,7 +311,7 @@ impl Committer {
             self.apply(group)?;
             reads.validate(&self.tree, &self.shared.pages).map_err(Refused::Caller)?;
         }
-        write(group, commit.writes);
+        group.write(commit.writes);
         if let Some(RequestId { name, body }) = commit.request {
             let time = (self.shared.clock)();
             let request = Request { body: body.0, version: group.version.0, time };
@@ -328,7 +328,7 @@ impl Committer {
             Joining { version: group.version, tree: &self.tree, pages: &self.shared.pages };
         let mut additions = step.join(&version).map_err(Refused::Caller)?;
         additions.writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        write(group, additions.writes);
+        group.write(additions.writes);
         group.tasks.extend(additions.tasks);
         group.batch.append(additions.batch);
         group.opens |= step.opens();
@@ -459,16 +459,6 @@ impl Drop for Pending {
 fn reply(answer: Answer, result: Result<Committed, Error>) {
     // The panic was reported where it happened.
     let _ = catch_unwind(AssertUnwindSafe(|| answer(result)));
-}
-
-/// Adds writes, in key order, to a group.
-fn write(group: &mut Group, writes: Vec<(Bytes, Option<Bytes>)>) {
-    let writes = writes.into_iter().map(|(key, value)| {
-        let value = value.map(|value| group.values.place(value, &mut group.batch));
-        Write { key, value }
-    });
-    let writes = writes.collect();
-    group.writes.push(writes);
 }
 
 enum Joined {

@@ -40,6 +40,15 @@ impl Group {
         }
     }
 
+    /// Adds the writes of a member, which stand in key order.
+    pub(crate) fn write(&mut self, writes: Vec<(Bytes, Option<Bytes>)>) {
+        let writes = writes.into_iter().map(|(key, value)| {
+            let value = value.map(|value| self.values.place(value, &mut self.batch));
+            Write { key, value }
+        });
+        self.writes.runs.push(writes.collect());
+    }
+
     /// Whether `work` cannot be in one version with what is here: it writes a key of theirs, or takes a node
     /// away that an opening has counted on.
     pub(crate) fn keeps_out(&mut self, work: &Work) -> bool {
@@ -66,11 +75,6 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    /// Adds the writes of a member, which stand in key order.
-    pub(crate) fn push(&mut self, run: Vec<Write>) {
-        self.runs.push(run);
-    }
-
     fn contains(&mut self, key: &Bytes) -> bool {
         for run in &self.runs[self.indexed..] {
             self.keys.extend(run.iter().map(|write| write.key.clone()));

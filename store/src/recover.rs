@@ -30,6 +30,7 @@ use crate::{
 
 /// Bytes of commits that wait for the committer, at most; a larger one waits alone.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
+
 /// Opens the store in `engine`, or makes a new one.
 pub(crate) fn open(
     engine: Arc<dyn Engine>,
@@ -94,7 +95,7 @@ pub(crate) fn open(
     let mut spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         let thread =
             thread::Builder::new().name(name.into()).stack_size(threads::STACK_BYTES).spawn(run);
-        let thread = thread.map_err(threads::none)?;
+        let thread = thread.map_err(threads::not_started)?;
         own.push(thread.thread().id());
         handles.push(thread);
         Ok::<_, Error>(())

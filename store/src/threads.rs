@@ -15,7 +15,7 @@ pub(crate) fn pool(options: &Options) -> Result<ThreadPool, Error> {
         .num_threads(options.threads.get())
         .stack_size(STACK_BYTES)
         .thread_name(|number| format!("anwansi tree {number}"));
-    threads.build().map_err(|error| none(io::Error::other(error)))
+    threads.build().map_err(|error| not_started(io::Error::other(error)))
 }
 
 /// Runs something that goes down a tree, for a caller whose stack may be short: on a thread of its own, so that
@@ -26,11 +26,14 @@ pub(crate) fn pool(options: &Options) -> Result<ThreadPool, Error> {
 pub(crate) fn aside<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, Error> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, run);
-        Ok(thread.map_err(none)?.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked)))
+        Ok(thread
+            .map_err(not_started)?
+            .join()
+            .unwrap_or_else(|panicked| panic::resume_unwind(panicked)))
     })
 }
 
-/// There is no thread to be had.
-pub(crate) fn none(source: io::Error) -> Error {
+/// What to say if a thread could not be started.
+pub(crate) fn not_started(source: io::Error) -> Error {
     Error::Engine(EngineError::Io { doing: "starting a thread", source: Arc::new(source) })
 }
