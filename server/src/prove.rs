@@ -76,10 +76,10 @@ pub(crate) async fn state(
     }
     too_many(keys.len())?;
     let (version, form) = (query.version()?, Form::wanted(&headers));
-    if let Some(tag) = known(&app, version, form, &headers) {
+    let latest = app.store.latest();
+    if let Some(tag) = known(latest.version(), version, form, &headers) {
         return Ok(tag.not_modified());
     }
-    let latest = app.store.latest();
     let at_once = version.is_none_or(|version| version == latest.version())
         && keys.len() <= AT_ONCE_MAX
         && keys.iter().all(|key| latest.is_in_memory(key));
@@ -305,8 +305,12 @@ fn send(app: &App, Answer { bytes, tag, next }: Answer) -> Result<Response, Prob
 }
 
 /// The tag of the answer that would be made now, if the caller has it already.
-fn known(app: &App, version: Option<Version>, form: Form, headers: &HeaderMap) -> Option<Tag> {
-    let newest = app.store.latest().version();
+fn known(
+    newest: Version,
+    version: Option<Version>,
+    form: Form,
+    headers: &HeaderMap,
+) -> Option<Tag> {
     let version = version.unwrap_or(newest);
     let tag = Tag { version, size: newest.0 + 1, form };
     (version <= newest && tag.is_known(headers)).then_some(tag)
