@@ -62,15 +62,22 @@ pub fn updates(rng: &mut Rng, keys: &[Bytes], count: usize) -> Commit {
     Commit::new(picked.map(|key| (key, Some(value(rng)))).collect())
 }
 
+/// Commits of so many writes that give each of `keys` a random value.
+pub fn load(keys: &[Bytes], batch: usize) -> impl Iterator<Item = Commit> {
+    let mut rng = Rng::with_seed(3);
+    keys.chunks(batch).map(move |keys| {
+        let writes = keys.iter().map(|key| (key.clone(), Some(value(&mut rng))));
+        Commit::new(writes.collect())
+    })
+}
+
 /// Gives each of `keys` a random value, in commits of 10,000.
 ///
 /// # Panics
 /// If the store takes no commits.
 pub fn fill(store: &Store, keys: &[Bytes]) {
-    let mut rng = Rng::with_seed(3);
-    for keys in keys.chunks(10_000) {
-        let writes = keys.iter().map(|key| (key.clone(), Some(value(&mut rng))));
-        store.commit(Commit::new(writes.collect())).expect("the store takes commits");
+    for commit in load(keys, 10_000) {
+        store.commit(commit).expect("the store takes commits");
     }
 }
 

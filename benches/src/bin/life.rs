@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anwansi_benches::{growth, keys, updates, value};
+use anwansi_benches::{growth, keys, load, updates};
 use anwansi_proofs::{Proof, Question};
 use anwansi_store::{Commit, LogKey, Options, Snapshot, Store, Which, engine, engine::Direction};
 use bytes::Bytes;
@@ -195,13 +195,7 @@ fn main_stage(arguments: &Arguments, store: Store) {
 
     row("memory before", &peak_memory());
     let written = written_bytes();
-    let chunks = keys.chunks(arguments.batch);
-    let mut values = Rng::with_seed(3);
-    let commits = chunks.map(|keys| {
-        let writes = keys.iter().map(|key| (key.clone(), Some(value(&mut values))));
-        Commit::new(writes.collect())
-    });
-    let took = commit_all(arguments, &store, commits);
+    let took = commit_all(arguments, &store, load(&keys, arguments.batch));
     rate("load", "keys/s", arguments.keys, took);
     each("load, written", written_bytes() - written, arguments.keys);
 
