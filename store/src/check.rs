@@ -178,17 +178,17 @@ fn check_flushes(
         if version > newest {
             continue;
         }
-        let Some((tree, _)) = report.note(read_flush(&bytes, version))? else { continue };
+        let Some((tree, _)) = report.note(read_flush(pages, &bytes, version))? else { continue };
         let damages = report.damages.len();
         if let Some((header, _)) = report.note(version::read(engine, version))?
             && header.state() != tree.root()
         {
             report.damaged(Damage::Flush(version));
         }
-        let mut open = tree.top.into_iter().collect::<Vec<_>>();
+        let mut open = tree.top.iter().cloned().collect::<Vec<_>>();
         while let Some(slot) = open.pop() {
             let Slot::Child(child) = slot else { continue };
-            let id = child.link.id().expect("what was read has an id");
+            let id = pages.id(child.frame).expect("what was read has an id");
             if seen.insert(id)
                 && let Some(page) = report.note(pages.open(&child))?
             {

@@ -22,7 +22,7 @@ use crate::{
     record::{self, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
-    tree::{Link, PageId, Slot, Tree},
+    tree::{FrameId, PageId, Pages, Slot, Tree},
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
@@ -186,14 +186,14 @@ impl Flusher {
         let tree = &snapshot.version.tree;
         let mut pack = Pack::new(self);
         if let Some(Slot::Child(top)) = &tree.top {
-            pack.page(&top.link)?;
+            pack.page(top.frame)?;
         }
         let (placed, chunk) = pack.finish()?;
         self.chunk = chunk;
         // A crash here leaves chunks that no record names: the next opening sweeps them.
-        let id = |link: &Arc<Link>| placed.get(&Arc::as_ptr(link)).map(|(_, id)| *id);
+        let id = |frame| id_of(&self.shared.pages, &placed, frame);
         let flush = record::Flush {
-            top: tree.top.as_ref().map(|top| top.to_record(&id)),
+            top: tree.top.as_ref().map(|top| top.to_record(id)),
             entries: tree.entries,
             bytes: tree.bytes,
             epoch: self.epoch,
@@ -204,8 +204,8 @@ impl Flusher {
         self.writer.write(batch).wait()?;
         // A crash here leaves a finished flush.
         self.shared.pages.leave_room(self.shared.flush.end_of_flush(tree));
-        for (link, id) in placed.into_values() {
-            self.shared.pages.stored(&link, id);
+        for (frame, id) in placed {
+            self.shared.pages.stored(frame, id);
         }
         self.flushed = Some(snapshot.version());
         // Deleting is left to the committer: it alone knows which of them are being made again.
@@ -214,8 +214,14 @@ impl Flusher {
     }
 }
 
-/// Where pages were put, by the address of their links.
-type Placed = HashMap<*const Link, (Arc<Link>, PageId)>;
+/// Where pages were put, by their frames.
+type Placed = HashMap<FrameId, PageId>;
+
+/// Where the page of a frame is, or is about to be.
+fn id_of(pages: &Pages, placed: &Placed, frame: FrameId) -> PageId {
+    let id = placed.get(&frame).copied().or_else(|| pages.id(frame));
+    id.expect("children are written before their parents")
+}
 
 /// Pages on their way into chunks.
 struct Pack<'a> {
@@ -234,15 +240,12 @@ impl<'a> Pack<'a> {
         Pack { chunk, number: flusher.chunk, flusher, chunks: None, placed }
     }
 
-    /// Writes the page of `link` and all below it that are not stored. Recurses from page to page.
-    fn page(&mut self, link: &Arc<Link>) -> Result<(), Error> {
-        if link.id().is_some() {
-            return Ok(());
-        }
-        let page = link.loaded().expect("a page that is not stored is in memory");
-        page.links().iter().try_for_each(|below| self.page(below))?;
-        let id = |link: &Arc<Link>| self.placed.get(&Arc::as_ptr(link)).map(|(_, id)| *id);
-        let bytes = page.encode(&id);
+    /// Writes the page of a frame and all below it that are not stored. Recurses from page to page.
+    fn page(&mut self, frame: FrameId) -> Result<(), Error> {
+        let pages = &*self.flusher.shared.pages;
+        let Some(page) = pages.unstored(frame) else { return Ok(()) };
+        page.frames().try_for_each(|below| self.page(below))?;
+        let bytes = page.encode(&|frame| id_of(pages, &self.placed, frame));
         let id = PageId {
             epoch: self.flusher.epoch,
             chunk: self.number,
@@ -250,7 +253,7 @@ impl<'a> Pack<'a> {
             length: u32::try_from(bytes.len()).expect("pages are small"),
         };
         self.chunk.extend(bytes);
-        self.placed.insert(Arc::as_ptr(link), (link.clone(), id));
+        self.placed.insert(frame, id);
         if self.chunk.len() >= PAGES_BYTES { self.close_chunk() } else { Ok(()) }
     }
 

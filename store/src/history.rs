@@ -13,11 +13,14 @@ use crate::{
     replay::replay,
     snapshot::{At, Snapshot},
     threads,
-    tree::{Slot, Tree},
+    tree::{Pages, Tree},
 };
 
 /// Old versions that are kept open for the next request, at most.
 const OPENED_MAX: usize = 16;
+
+/// Trees that are held for one that is open, at most: then another one is made from a flush, not from that one.
+const HOLDS_MAX: usize = 4;
 
 /// The versions that can be read at once.
 #[derive(Default)]
@@ -74,7 +77,8 @@ impl History {
         }
         // Held while a version is made: one at a time, and two callers for one version make it once.
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let below = opened.iter().filter(|at| number(at) <= version).max_by_key(|at| number(at));
+        let below = opened.iter().filter(|at| number(at) <= version && at.tree.holds() < HOLDS_MAX);
+        let below = below.max_by_key(|at| number(at));
         let below = below.cloned();
         let made = match below {
             Some(below) if number(&below) == version => below,
@@ -112,19 +116,19 @@ fn make(newest: &Snapshot, below: Option<&At>, version: Version) -> Result<At, E
 /// The newest flushed version up to `version`, and its tree; before the first flush, that of version 0.
 fn flushed_tree(newest: &Snapshot, version: Version) -> Result<(Version, Tree), Error> {
     match flush::find(&*newest.engine, version)? {
-        Some((version, bytes)) => Ok((version, read_flush(&bytes, version)?.0)),
+        Some((version, bytes)) => Ok((version, read_flush(&newest.pages, &bytes, version)?.0)),
         None => Ok((Version(0), Tree::default())),
     }
 }
 
 /// The tree that a flush names, and the epoch and chunks that it lies in.
-pub(crate) fn read_flush(bytes: &[u8], version: Version) -> Result<(Tree, (u32, u32)), Error> {
+pub(crate) fn read_flush(
+    pages: &Pages,
+    bytes: &[u8],
+    version: Version,
+) -> Result<(Tree, (u32, u32)), Error> {
     let damage = Damage::Flush(version);
     let flush: record::Flush<'_> = decode(bytes, damage)?;
-    let top = match &flush.top {
-        Some(top) => Some(Slot::from_record(top).ok_or(Error::Damaged(damage))?),
-        None => None,
-    };
-    let tree = Tree { top, entries: flush.entries, bytes: flush.bytes };
+    let tree = Tree::stored(pages, &flush).ok_or(Error::Damaged(damage))?;
     Ok((tree, (flush.epoch, flush.chunks)))
 }

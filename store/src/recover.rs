@@ -150,7 +150,7 @@ fn remake(
 ) -> Result<(Option<Version>, At), Error> {
     let (flushed, end) = match flush::find(engine, newest)? {
         Some((version, bytes)) => {
-            let (tree, end) = read_flush(&bytes, version)?;
+            let (tree, end) = read_flush(pages, &bytes, version)?;
             (Some((version, tree)), end)
         }
         None => (None, (0, 0)),

@@ -72,7 +72,7 @@ impl Snapshot {
         self.version.tree.bytes
     }
 
-    /// The value of `key`. A short one shares the memory of its page, 50 kB at most, for as long as it is held.
+    /// The value of `key`.
     ///
     /// # Errors
     /// If storage fails or is damaged.
@@ -82,7 +82,7 @@ impl Snapshot {
     /// more than 1 KiB.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         match self.version.tree.get(&self.pages, key)? {
-            Some(entry) => self.pages.value(&entry.value).map(Some),
+            Some((value, _)) => self.pages.value(&value).map(Some),
             None => Ok(None),
         }
     }
@@ -94,7 +94,7 @@ impl Snapshot {
     /// A walk down the tree; it never waits.
     #[must_use]
     pub fn is_in_memory(&self, key: &[u8]) -> bool {
-        self.version.tree.is_in_memory(key)
+        self.version.tree.is_in_memory(&self.pages, key)
     }
 
     /// The entries from `start`, inclusive, to `end`, exclusive (none: to the last), in the order of

@@ -33,7 +33,7 @@ impl Reads {
     /// [`Error::Conflict`] with the first key, or start of a range, that is not.
     pub(crate) fn validate(&self, tree: &Tree, pages: &Pages) -> Result<(), Error> {
         for (key, seen) in &self.keys {
-            if tree.get(pages, key)?.map(|entry| entry.leaf) != *seen {
+            if tree.get(pages, key)?.map(|(_, leaf)| leaf) != *seen {
                 return Err(Error::Conflict { key: key.clone() });
             }
         }
@@ -85,10 +85,10 @@ impl Transaction {
         if let Some(written) = self.writes.get(key) {
             return Ok(written.clone());
         }
-        let entry = self.snapshot.version.tree.get(&self.snapshot.pages, key)?;
-        let leaf = entry.as_ref().map(|entry| entry.leaf);
+        let found = self.snapshot.version.tree.get(&self.snapshot.pages, key)?;
+        let leaf = found.as_ref().map(|(_, leaf)| *leaf);
         self.reads.keys.insert(Bytes::copy_from_slice(key), leaf);
-        entry.map(|entry| self.snapshot.pages.value(&entry.value)).transpose()
+        found.map(|(value, _)| self.snapshot.pages.value(&value)).transpose()
     }
 
     /// The entries from `start`, inclusive, to `end`, exclusive, in key order, as this transaction has

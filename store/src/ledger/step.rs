@@ -162,8 +162,8 @@ impl Closing {
 impl Joining<'_> {
     /// The value of a key, as the members of the version before this one left it.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let entry = self.tree.get(self.pages, key)?;
-        entry.map(|entry| self.pages.value(&entry.value)).transpose()
+        let found = self.tree.get(self.pages, key)?;
+        found.map(|(value, _)| self.pages.value(&value)).transpose()
     }
 
     /// The number of keys with a prefix, counted up to `enough`.

@@ -6,8 +6,9 @@ use anwansi_proofs::{Digest, hash, path::critical_bit};
 use bytes::Bytes;
 
 use super::{
-    Child, Link, Page, Slot, Value,
-    page::{PageWriter, SLOTS_MAX, SLOTS_SPLIT, body_bytes},
+    Child, FrameId, Page, Slot, Value,
+    lineage::Draft,
+    page::{PageWriter, SLOTS_MAX, SLOTS_SPLIT, body_bytes, page_bytes, patched_bytes},
 };
 
 /// A slot of a page to be.
@@ -53,24 +54,31 @@ pub(crate) enum Patch<'w> {
 pub(crate) struct Patched {
     /// The digests of the sides of its top branch.
     pub(crate) sides: [Digest; 2],
-    pub(crate) link: Arc<Link>,
+    pub(crate) frame: FrameId,
 }
 
 /// The page `old` with some of its slots patched, in order: most pages change like this.
-pub(crate) fn patch(old: &Page, patches: &[(usize, Patch<'_>)]) -> Patched {
-    let mut writer = PageWriter::over(old, patches);
-    let top = old.top(&(0..old.count()));
-    let start = old.bit(top) + 1;
-    let (left, right) = patches.split_at(patches.partition_point(|(at, _)| *at <= top));
-    let left = refold(old, &mut writer, 0..top + 1, left, start);
-    let right = refold(old, &mut writer, top + 1..old.count(), right, start);
-    Patched { sides: [left, right], link: Arc::new(Link::fresh(writer.finish())) }
+pub(crate) fn patch(draft: &Draft<'_>, old: &Page, patches: &[(usize, Patch<'_>)]) -> Patched {
+    let mut sides = [Digest::ZERO; 2];
+    let frame = draft.page(patched_bytes(old, patches), |memory| {
+        Page::written(memory, old.count(), |memory| {
+            let mut writer = PageWriter::over(memory, old, patches);
+            let top = old.top(&(0..old.count()));
+            let start = old.bit(top) + 1;
+            let (left, right) = patches.split_at(patches.partition_point(|(at, _)| *at <= top));
+            let left = refold(old, &mut writer, 0..top + 1, left, start);
+            let right = refold(old, &mut writer, top + 1..old.count(), right, start);
+            sides = [left, right];
+            writer.finish()
+        })
+    });
+    Patched { sides, frame }
 }
 
 /// Computes the digests in the subtree of some slots that follow from patches, and gives its own.
 fn refold(
     old: &Page,
-    writer: &mut PageWriter,
+    writer: &mut PageWriter<'_>,
     slots: Range<usize>,
     patches: &[(usize, Patch<'_>)],
     start: usize,
@@ -103,7 +111,7 @@ fn refold(
 ///
 /// # Cost
 /// Each split leaves at most seven eighths, or two thirds, of the pieces together, whatever their keys.
-pub(crate) fn pages(old: Option<&Page>, mut pieces: Vec<Piece>) -> Vec<Slot> {
+pub(crate) fn pages(draft: &Draft<'_>, old: Option<&Page>, mut pieces: Vec<Piece>) -> Vec<Slot> {
     while pieces.len() > SLOTS_MAX {
         let bits = parting_bits(old, &pieces);
         let top = (0..bits.len()).min_by_key(|at| bits[*at]).expect("two pieces have a branch");
@@ -111,8 +119,8 @@ pub(crate) fn pages(old: Option<&Page>, mut pieces: Vec<Piece>) -> Vec<Slot> {
         if shorter >= SLOTS_SPLIT.max(pieces.len() / 8) {
             drop(bits);
             let right = pieces.split_off(top + 1);
-            let mut slots = pages(old, pieces);
-            slots.append(&mut pages(old, right));
+            let mut slots = pages(draft, old, pieces);
+            slots.append(&mut pages(draft, old, right));
             return slots;
         }
         // A top branch with hardly anything on one side would leave the other side as full as it was: the
@@ -120,48 +128,76 @@ pub(crate) fn pages(old: Option<&Page>, mut pieces: Vec<Piece>) -> Vec<Slot> {
         let (first, last) = nearest_to_half(&bits);
         drop(bits);
         let below = pieces.splice(first..=last, []).collect();
-        let below = pages(old, below).into_iter().map(Piece::new);
+        let below = pages(draft, old, below).into_iter().map(Piece::new);
         pieces.splice(first..first, below);
     }
-    vec![Slot::Child(child(old, &pieces))]
+    vec![Slot::Child(child(draft, old, &pieces))]
 }
 
 /// The child of so many pieces as fit into a page.
-fn child(old: Option<&Page>, pieces: &[Piece]) -> Child {
-    let (page, bit, [left, right]) = page(old, pieces);
+fn child(draft: &Draft<'_>, old: Option<&Page>, pieces: &[Piece]) -> Child {
+    let plan = Plan::new(old, pieces);
+    let frame = draft.page(plan.length(), |memory| plan.write(memory));
+    let (bit, [left, right]) = plan.top();
     let key = pieces[0].key(old);
     // Only the bits before `bit` are shared, and only they are kept.
     let prefix = Bytes::copy_from_slice(&key[..key.len().min(usize::from(bit).div_ceil(9))]);
-    Child { prefix, bit, left, right, link: Arc::new(Link::fresh(page)) }
+    Child { prefix, bit, left, right, frame }
 }
 
-/// The page of two pieces or more, the bit of its top branch and the digests of that branch's sides.
-pub(crate) fn page(old: Option<&Page>, pieces: &[Piece]) -> (Page, u16, [Digest; 2]) {
-    let bits = parting_bits(old, pieces);
-    let folded = Fold::new(old, pieces, &bits).run();
-    let (top, sides) = folded.top;
-    let bytes = |piece: &Piece| match piece {
-        Piece::Kept(at) => kept(old).body_bytes(*at),
-        Piece::New(slot) => body_bytes(slot),
-    };
-    let bodies = pieces.iter().map(bytes).sum();
-    let mut writer = PageWriter::new(&bits, &folded.digests, &folded.hashes, bodies);
-    let mut at = 0;
-    while let Some(piece) = pieces.get(at) {
-        match piece {
-            Piece::New(slot) => {
-                writer.push(slot);
-                at += 1;
-            }
-            Piece::Kept(first) => {
-                let run = pieces[at..].iter().zip(*first..);
-                let run = run.take_while(|(piece, next)| is_kept(piece, *next)).count();
-                writer.copy(kept(old), *first..first + run);
-                at += run;
-            }
-        }
+/// A page to be, of two pieces or more: all but its memory.
+pub(crate) struct Plan<'a> {
+    old: Option<&'a Page>,
+    pieces: &'a [Piece],
+    bits: Vec<u16>,
+    folded: Folded,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(old: Option<&'a Page>, pieces: &'a [Piece]) -> Self {
+        let bits = parting_bits(old, pieces);
+        let folded = Fold::new(old, pieces, &bits).run();
+        Plan { old, pieces, bits, folded }
     }
-    (writer.finish(), bits[top], sides)
+
+    /// The bit of the top branch and the digests of its sides.
+    pub(crate) fn top(&self) -> (u16, [Digest; 2]) {
+        let (top, sides) = self.folded.top;
+        (self.bits[top], sides)
+    }
+
+    /// In bytes.
+    pub(crate) fn length(&self) -> usize {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Kept(at) => kept(self.old).body_bytes(*at),
+            Piece::New(slot) => body_bytes(slot),
+        };
+        page_bytes(self.pieces.len(), self.pieces.iter().map(bytes).sum())
+    }
+
+    /// Writes it into memory that is long enough and nobody else's.
+    pub(crate) fn write(&self, memory: Arc<[u8]>) -> Page {
+        Page::written(memory, self.pieces.len(), |memory| {
+            let Folded { digests, hashes, .. } = &self.folded;
+            let mut writer = PageWriter::new(memory, &self.bits, digests, hashes);
+            let mut at = 0;
+            while let Some(piece) = self.pieces.get(at) {
+                match piece {
+                    Piece::New(slot) => {
+                        writer.push(slot);
+                        at += 1;
+                    }
+                    Piece::Kept(first) => {
+                        let run = self.pieces[at..].iter().zip(*first..);
+                        let run = run.take_while(|(piece, next)| is_kept(piece, *next)).count();
+                        writer.copy(kept(self.old), *first..first + run);
+                        at += run;
+                    }
+                }
+            }
+            writer.finish()
+        })
+    }
 }
 
 fn is_kept(piece: &Piece, at: usize) -> bool {
@@ -308,9 +344,22 @@ mod tests {
     use fastrand::Rng;
 
     use super::{
-        super::{Entry, PageId, page::Spot},
+        super::{Entry, PageId, Pages, frames::memory, page::Spot},
         *,
     };
+    use crate::engine::Memory;
+
+    /// A store's pages, with nothing stored.
+    fn pages_in_memory() -> Pages {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        Pages::new(Arc::new(Memory::new()), 1 << 20, pool.into())
+    }
+
+    fn page(old: Option<&Page>, pieces: &[Piece]) -> (Page, u16, [Digest; 2]) {
+        let plan = Plan::new(old, pieces);
+        let (bit, sides) = plan.top();
+        (plan.write(memory(plan.length())), bit, sides)
+    }
 
     #[test]
     fn split_takes_the_subtree_nearest_to_half() {
@@ -325,17 +374,24 @@ mod tests {
         Piece::new(Slot::Entry(Entry::new(key, Value::Inline(value))))
     }
 
-    fn child_of(values: Range<u8>) -> Child {
-        child(None, &values.map(|i| entry(&[3 * i, i], &[i; 3])).collect::<Vec<_>>())
+    fn child_of(values: Range<u8>, draft: &Draft<'_>) -> (Child, Page) {
+        let pieces = values.map(|i| entry(&[3 * i, i], &[i; 3])).collect::<Vec<_>>();
+        let child = child(draft, None, &pieces);
+        let page = draft.pages().loaded(child.frame).expect("it was made");
+        (child, page)
+    }
+
+    fn no_children(_: FrameId) -> PageId {
+        unreachable!("the page has entries only")
     }
 
     #[test]
     fn stored_page_is_refused_if_any_byte_is_changed() {
-        let child = child_of(0..20);
-        let page = child.link.loaded().expect("fresh pages are in memory");
-        let bytes = page.encode(&|_| None);
+        let pages = pages_in_memory();
+        let (child, page) = child_of(0..20, &Draft::begin(&pages, None, 0));
+        let bytes = page.encode(&no_children);
         let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        let again = Page::decode(&bytes, &child, id).unwrap();
+        let (again, _) = Page::decode(&bytes, &child, id).unwrap();
         assert!((0..19).all(|at| again.hash(at) == page.hash(at)));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
@@ -347,14 +403,15 @@ mod tests {
 
     #[test]
     fn page_of_32_slots_is_read_and_changes_into_smaller_ones() {
-        let made = child_of(0..32);
-        let page = made.link.loaded().expect("fresh pages are in memory");
+        let in_memory = pages_in_memory();
+        let draft = Draft::begin(&in_memory, None, 0);
+        let (made, page) = child_of(0..32, &draft);
         let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        let read = Page::decode(&page.encode(&|_| None), &made, id).unwrap();
+        let (read, _) = Page::decode(&page.encode(&no_children), &made, id).unwrap();
         let pieces = (0..32).map(Piece::Kept).chain([entry(&[0xff], b"")]).collect();
-        let slots = pages(Some(&read), pieces);
+        let slots = pages(&draft, Some(&read), pieces);
         let counts = slots.iter().map(|slot| match slot {
-            Slot::Child(child) => child.link.loaded().expect("fresh pages are in memory").count(),
+            Slot::Child(child) => in_memory.loaded(child.frame).expect("it was made").count(),
             Slot::Entry(_) => 1,
         });
         let counts = counts.collect::<Vec<_>>();
@@ -363,11 +420,12 @@ mod tests {
 
     #[test]
     fn whole_page_in_the_place_of_another_is_refused() {
-        let (one, other) = (child_of(0..20), child_of(0..19));
-        let page = other.link.loaded().expect("fresh pages are in memory");
+        let pages = pages_in_memory();
+        let draft = Draft::begin(&pages, None, 0);
+        let ((one, _), (other, page)) = (child_of(0..20, &draft), child_of(0..19, &draft));
         let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        assert!(Page::decode(&page.encode(&|_| None), &other, id).is_ok());
-        assert!(Page::decode(&page.encode(&|_| None), &one, id).is_err());
+        assert!(Page::decode(&page.encode(&no_children), &other, id).is_ok());
+        assert!(Page::decode(&page.encode(&no_children), &one, id).is_err());
     }
 
     /// Keys that share long and short beginnings, and go on behind one another.
@@ -412,6 +470,8 @@ mod tests {
     #[test]
     fn page_patched_is_the_page_made_anew() {
         let mut rng = Rng::with_seed(3);
+        let pages = pages_in_memory();
+        let draft = Draft::begin(&pages, None, 0);
         for _ in 0..2000 {
             let keys = any_keys(&mut rng);
             let pieces = keys.iter().map(|key| entry(key, b"old")).collect::<Vec<_>>();
@@ -428,11 +488,11 @@ mod tests {
             });
             let patches = patches.collect::<Vec<_>>();
             let patches = patches.iter().map(|(at, leaf, value)| (*at, Patch::Entry(value, *leaf)));
-            let made = patch(&old, &patches.collect::<Vec<_>>());
+            let made = patch(&draft, &old, &patches.collect::<Vec<_>>());
             let pieces = keys.iter().zip(&values).map(|(key, value)| entry(key, value));
             let anew = page(None, &pieces.collect::<Vec<_>>());
             assert_eq!((bit, made.sides), (anew.1, anew.2));
-            let made = made.link.loaded().expect("fresh pages are in memory");
+            let made = pages.loaded(made.frame).expect("it was made");
             assert_eq!(format!("{made:?}"), format!("{:?}", anew.0));
         }
     }

@@ -15,27 +15,32 @@
 //! is untouched: its parent keeps the two hashes from which it follows.
 
 mod build;
+mod frames;
+mod lineage;
 mod page;
 mod pages;
 mod read;
 mod slot;
 mod update;
 
+use std::sync::Arc;
+
 use anwansi_proofs::Root;
 
-use self::page::SLOTS_MAX;
-use crate::record::INLINE_BYTES_MAX;
+use self::{lineage::Lease, page::SLOTS_MAX};
+use crate::record::{self, INLINE_BYTES_MAX};
 
 pub use self::page::PageId;
 pub(crate) use self::{
+    frames::FrameId,
     page::{Page, Spot},
-    pages::{Link, Pages},
+    pages::Pages,
     read::Source,
     slot::{Child, Entry, Slot, Value},
     update::Write,
 };
 
-/// About how much memory an entry takes beside its key and value: digests, and its part of pages and links.
+/// About how much memory an entry takes beside its key and value: digests, and its part of pages and frames.
 const ENTRY_OVERHEAD: u64 = 100;
 /// About how many slots a page has.
 const SLOTS_USUAL: u64 = SLOTS_MAX as u64 * 3 / 4;
@@ -47,9 +52,29 @@ pub(crate) struct Tree {
     pub(crate) entries: u64,
     /// Of keys and values together.
     pub(crate) bytes: u64,
+    /// Its hold on the frames of its pages; none of the tree that has no page and follows no other.
+    lease: Option<Arc<Lease>>,
 }
 
 impl Tree {
+    /// A tree whose pages are all in storage; `None` if no slot could be written as `top` was.
+    pub(crate) fn stored(pages: &Pages, flush: &record::Flush<'_>) -> Option<Self> {
+        let (mut lease, mut top) = (None, None);
+        if let Some(slot) = &flush.top {
+            top = Some(Slot::from_record(slot, |id| {
+                let (held, frame) = Lease::of_stored(pages, id);
+                lease = Some(held);
+                frame
+            })?);
+        }
+        Some(Tree { top, entries: flush.entries, bytes: flush.bytes, lease })
+    }
+
+    /// How many trees are held for this one, each because others went on from it in other ways.
+    pub(crate) fn holds(&self) -> usize {
+        self.lease.as_ref().map_or(0, |lease| lease.depth())
+    }
+
     /// About how many bytes of memory `writes` writes take that are shared with no other version: a page each and
     /// half of one above it, and no more than all pages there are.
     pub(crate) fn memory_of(&self, writes: u64) -> u64 {

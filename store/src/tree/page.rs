@@ -9,11 +9,10 @@
 //! hashes    (n - 1) * 32   of each branch; of the top one, which depends on where the page starts, nothing
 //! ends      n * 4          where the body of each slot ends, from the first on
 //! bodies                   entry: key length 2, kind 1, key, value or where it lies
-//!                          child: prefix length 2, bit 2, left 32, right 32, prefix
+//!                          child: prefix length 2, bit 2, left 32, right 32, frame 4, prefix
 //! ```
 //!
-//! Beside it stand the links to the child pages, in their order. In storage there are the slots alone
-//! (FORMAT.md): all digests are computed again when a page is read.
+//! In storage there are the slots alone (FORMAT.md): all digests are computed again when a page is read.
 
 mod write;
 
@@ -27,16 +26,17 @@ use bytes::Bytes;
 use wincode::{SchemaRead, SchemaWrite};
 
 use super::{
-    Child, Entry, Link, Slot, Value,
-    build::{self, Piece},
-    slot::{placed_id, side_of},
+    Child, Entry, FrameId, Slot, Value,
+    build::{Piece, Plan},
+    frames::memory,
+    slot::side_of,
 };
 use crate::{
     Damage, Error,
     record::{self, StoredValue},
 };
 
-pub(super) use self::write::{PageWriter, body_bytes};
+pub(super) use self::write::{PageWriter, body_bytes, page_bytes, patched_bytes};
 
 /// The most slots of a page in storage (FORMAT.md): one with more than are made stays so until slots come or go.
 const SLOTS_STORED_MAX: usize = 32;
@@ -48,14 +48,17 @@ pub(crate) const SLOTS_JOIN: usize = SLOTS_MAX / 4;
 /// A page that is too full is split at its top branch if so many slots are on either side: neither goes back.
 pub(crate) const SLOTS_SPLIT: usize = SLOTS_JOIN;
 
-/// A piece of a tree. It has at least two slots, so it has a top branch.
-#[derive(Debug)]
+/// A piece of a tree. It has at least two slots, so it has a top branch. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Page {
-    bytes: Bytes,
-    count: usize,
+    /// Those of the page, and what is left of the memory that it was given.
+    bytes: Arc<[u8]>,
     /// Which slots are children, by their bits.
     children: u32,
-    links: Box<[Arc<Link>]>,
+    count: u8,
+    has_children: bool,
+    /// The bytes at the end of its memory that are not the page's.
+    unused: u8,
 }
 
 const _: () = assert!(SLOTS_MAX <= SLOTS_STORED_MAX && SLOTS_STORED_MAX <= u32::BITS as usize);
@@ -144,8 +147,8 @@ const END: usize = size_of::<u32>();
 const LENGTH: usize = size_of::<u16>();
 /// Of an entry: the length of its key, and the kind of its value.
 const ENTRY_HEAD: usize = LENGTH + 1;
-/// Of a child: the length of its prefix, its bit, the digests of its sides.
-const CHILD_HEAD: usize = LENGTH + BIT + 2 * Digest::LEN;
+/// Of a child: the length of its prefix, its bit, the digests of its sides, its frame.
+const CHILD_HEAD: usize = LENGTH + BIT + 2 * Digest::LEN + FrameId::LEN;
 
 const KIND_INLINE: u8 = 0;
 const KIND_STORED: u8 = 1;
@@ -154,16 +157,24 @@ const STORED: usize = 8 + 4 + 4 + Digest::LEN;
 
 impl Page {
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.count.into()
     }
 
     /// Brings its bytes near: those of several pages then come at once, not one after the other when needed.
     pub(crate) fn fetch(&self) {
-        hint::black_box(self.bytes.iter().step_by(CACHE_LINE).fold(0, |all, byte| all ^ byte));
+        let bytes = self.bytes[..self.length()].iter().step_by(CACHE_LINE);
+        hint::black_box(
+            bytes.fold(Arc::strong_count(&self.bytes), |all, byte| all ^ *byte as usize),
+        );
+    }
+
+    /// In bytes.
+    fn length(&self) -> usize {
+        self.bytes.len() - usize::from(self.unused)
     }
 
     fn layout(&self) -> Layout {
-        Layout { count: self.count }
+        Layout { count: self.count() }
     }
 
     fn array<const N: usize>(&self, at: usize) -> &[u8; N] {
@@ -213,14 +224,26 @@ impl Page {
         self.children >> at & 1 == 1
     }
 
-    /// The place among the links of the first child at or behind slot `at`.
-    fn link_at(&self, at: usize) -> usize {
-        (self.children & first_bits(at)).count_ones() as usize
+    /// The frame of the child in slot `at`, if there is one.
+    pub(crate) fn frame(&self, at: usize) -> Option<FrameId> {
+        let frame = || FrameId::from_le_bytes(*self.array(self.frame_at(at)));
+        self.is_child(at).then(frame)
     }
 
-    /// The link of slot `at`, if that is a child.
-    pub(crate) fn link(&self, at: usize) -> Option<&Arc<Link>> {
-        self.is_child(at).then(|| &self.links[self.link_at(at)])
+    /// The frames of all children, in order.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = FrameId> + '_ {
+        let slots = if self.has_children { 0..self.count() } else { 0..0 };
+        slots.filter_map(|at| self.frame(at))
+    }
+
+    /// Notes where its children are, of a page that nobody else has yet.
+    pub(super) fn set_frames(&mut self, frames: &[FrameId]) {
+        let children = (0..self.count()).filter(|at| self.is_child(*at));
+        let places = children.map(|at| self.frame_at(at)).collect::<Vec<_>>();
+        let bytes = Arc::get_mut(&mut self.bytes).expect("it is nobody else's");
+        for (place, frame) in places.into_iter().zip(frames) {
+            bytes[place..place + FrameId::LEN].copy_from_slice(&frame.to_le_bytes());
+        }
     }
 
     /// The bytes that slot `at` takes for itself.
@@ -253,6 +276,11 @@ impl Page {
     /// Where the digests of the sides of the child in slot `at` lie, one behind the other.
     fn sides_at(&self, at: usize) -> usize {
         self.body(at).start + LENGTH + BIT
+    }
+
+    /// Where the frame of the child in slot `at` is noted.
+    fn frame_at(&self, at: usize) -> usize {
+        self.sides_at(at) + 2 * Digest::LEN
     }
 
     /// The digests of the sides of the child in slot `at`.
@@ -301,7 +329,7 @@ impl Page {
     /// those beside it. `None` for all slots: that is the parent page's affair.
     pub(crate) fn start_of(&self, slots: &Range<usize>) -> Option<usize> {
         let before = slots.start.checked_sub(1).map(|at| self.bit(at));
-        let behind = (slots.end < self.count).then(|| self.bit(slots.end - 1));
+        let behind = (slots.end < self.count()).then(|| self.bit(slots.end - 1));
         before.max(behind).map(|bit| bit + 1)
     }
 
@@ -315,7 +343,7 @@ impl Page {
     /// Down the branches, each asked for one bit of the key, to the only slot that it can be in; that one is
     /// compared. If the key parts from it, then it does at the edge of all slots that go on with it there.
     pub(crate) fn locate(&self, key: &[u8]) -> Spot {
-        let (mut slots, bits) = (0..self.count, self.bits());
+        let (mut slots, bits) = (0..self.count(), self.bits());
         while slots.len() > 1 {
             let (top, parts) = top(bits, &slots);
             if bit(key, parts.into()) {
@@ -329,7 +357,7 @@ impl Page {
         let Some(parts) = parts else { return Spot::Inside(at) };
         let goes_on = |at: &usize| self.bit(*at) > parts;
         if bit(key, parts) {
-            Spot::Before(at + 1 + (at..self.count - 1).take_while(goes_on).count())
+            Spot::Before(at + 1 + (at..self.count() - 1).take_while(goes_on).count())
         } else {
             Spot::Before(at - (0..at).rev().take_while(goes_on).count())
         }
@@ -340,18 +368,43 @@ impl Page {
         side_of(self.key(at), self.bits_of(at), key)
     }
 
-    /// Slot `at`, which shares the memory of the page.
+    /// Slot `at`, copied out of the page.
     pub(crate) fn slot(&self, at: usize) -> Slot {
-        let key = self.bytes.slice(self.key_range(at));
-        if let Some(link) = self.link(at) {
-            let (bit, [left, right]) = (self.child_bit(at), self.sides(at));
-            return Slot::Child(Child { prefix: key, bit, left, right, link: link.clone() });
-        }
-        let value = match self.place_of_value(at) {
-            Ok(value) => Value::Inline(self.bytes.slice(value)),
+        if self.is_child(at) { Slot::Child(self.child(at)) } else { Slot::Entry(self.entry(at)) }
+    }
+
+    /// The child in slot `at`, copied out of the page.
+    pub(crate) fn child(&self, at: usize) -> Child {
+        let (bit, [left, right]) = (self.child_bit(at), self.sides(at));
+        let prefix = Bytes::copy_from_slice(self.key(at));
+        Child { prefix, bit, left, right, frame: self.frame(at).expect("it is a child") }
+    }
+
+    /// The entry in slot `at`, copied out of the page.
+    pub(crate) fn entry(&self, at: usize) -> Entry {
+        let key = Bytes::copy_from_slice(self.key(at));
+        Entry { key, value: self.value(at), leaf: self.digest(at) }
+    }
+
+    /// The value of the entry in slot `at`, copied out of the page.
+    pub(crate) fn value(&self, at: usize) -> Value {
+        match self.place_of_value(at) {
+            Ok(value) => Value::Inline(Bytes::copy_from_slice(&self.bytes[value])),
             Err(stored) => Value::Stored(stored),
-        };
-        Slot::Entry(Entry { key, value, leaf: self.digest(at) })
+        }
+    }
+
+    /// The digest of the value of the entry in slot `at`.
+    pub(crate) fn value_digest(&self, at: usize) -> Digest {
+        match self.place_of_value(at) {
+            Ok(value) => Digest::of(&self.bytes[value]),
+            Err(stored) => Digest(stored.digest),
+        }
+    }
+
+    /// Whether the value of the entry in slot `at` lies in the page.
+    pub(crate) fn has_value(&self, at: usize) -> bool {
+        self.place_of_value(at).is_ok()
     }
 
     /// The bytes of key and value of the entry in slot `at`, as [`Entry::bytes`].
@@ -364,20 +417,24 @@ impl Page {
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        (0..self.count).map(|at| self.slot(at))
+        (0..self.count()).map(|at| self.slot(at))
     }
 
-    /// About how many bytes of memory it takes.
+    /// How many bytes of memory it takes.
     pub(crate) fn memory(&self) -> usize {
-        let link = size_of::<Arc<Link>>() + size_of::<Link>() + ALLOCATION_OVERHEAD;
-        self.bytes.len() + self.links.len() * link + size_of::<Page>() + ALLOCATION_OVERHEAD
+        self.bytes.len()
     }
 
-    /// The page as it is stored. `placed` knows the pages that are on their way to storage.
-    pub(crate) fn encode(&self, placed: &impl Fn(&Arc<Link>) -> Option<PageId>) -> Vec<u8> {
+    /// The memory that it takes.
+    pub(super) fn into_memory(self) -> Arc<[u8]> {
+        self.bytes
+    }
+
+    /// The page as it is stored. `id` knows where its children are, or are about to be.
+    pub(crate) fn encode(&self, id: &impl Fn(FrameId) -> PageId) -> Vec<u8> {
         let slot = |at| {
             let key = self.key(at);
-            let Some(link) = self.link(at) else {
+            let Some(frame) = self.frame(at) else {
                 let value = match self.place_of_value(at) {
                     Ok(value) => record::Value::Inline(&self.bytes[value]),
                     Err(stored) => record::Value::Stored(stored),
@@ -385,23 +442,27 @@ impl Page {
                 return record::Slot::Entry { key, value };
             };
             let (bit, [Digest(left), Digest(right)]) = (self.child_bit(at), self.sides(at));
-            let page = placed_id(link, placed);
-            record::Slot::Child(record::Child { prefix: key, bit, left, right, page })
+            record::Slot::Child(record::Child { prefix: key, bit, left, right, page: id(frame) })
         };
-        record::encode(&record::Page { slots: (0..self.count).map(slot).collect() })
-    }
-
-    /// The links of the child pages, in order.
-    pub(crate) fn links(&self) -> &[Arc<Link>] {
-        &self.links
+        record::encode(&record::Page { slots: (0..self.count()).map(slot).collect() })
     }
 
     /// Reads the page that `child` stands for, and checks that it is that one: all its branches are
-    /// computed again.
-    pub(crate) fn decode(bytes: &[u8], child: &Child, id: PageId) -> Result<Self, Error> {
+    /// computed again. Its children have no frames yet: their ids are given too.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        child: &Child,
+        id: PageId,
+    ) -> Result<(Self, Vec<PageId>), Error> {
         let damaged = || Error::Damaged(Damage::Page(id));
         let record: record::Page<'_> = record::decode(bytes, Damage::Page(id))?;
-        let slots = record.slots.iter().map(Slot::from_record);
+        let mut below = Vec::new();
+        let slots = record.slots.iter().map(|slot| {
+            Slot::from_record(slot, |id| {
+                below.push(id);
+                FrameId::NONE
+            })
+        });
         let slots = slots.collect::<Option<Vec<_>>>().ok_or_else(damaged)?;
         let ordered = slots.windows(2).all(|pair| {
             critical_bit(pair[0].key(), pair[1].key())
@@ -411,17 +472,15 @@ impl Page {
         if !(2..=SLOTS_STORED_MAX).contains(&slots.len()) || !ordered {
             return Err(damaged());
         }
-        let (page, bit, sides) =
-            build::page(None, &slots.into_iter().map(Piece::new).collect::<Vec<_>>());
-        let same = (bit, sides) == (child.bit, [child.left, child.right]);
+        let pieces = slots.into_iter().map(Piece::new).collect::<Vec<_>>();
+        let plan = Plan::new(None, &pieces);
+        let page = plan.write(memory(plan.length()));
+        let same = plan.top() == (child.bit, [child.left, child.right]);
         // The bits before those of its own branches are under the parent's digests alone.
         let inside = side_of(&child.prefix, child.bit.into(), page.key(0)).is_eq();
-        if same && inside { Ok(page) } else { Err(damaged()) }
+        if same && inside { Ok((page, below)) } else { Err(damaged()) }
     }
 }
-
-/// What the allocator and the counts of a shared value take, about.
-const ALLOCATION_OVERHEAD: usize = 48;
 
 fn read_stored(bytes: &[u8; STORED]) -> StoredValue {
     let mut bytes = &bytes[..];

@@ -1,6 +1,6 @@
 //! Reading a tree: one key, a range either way, and what proofs are made from.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use anwansi_proofs::{Digest, tree::View};
 use bytes::Bytes;
@@ -9,71 +9,58 @@ use super::{Entry, Page, Pages, Slot, Spot, Tree, Value};
 use crate::{Error, engine::Direction};
 
 impl Tree {
-    /// The entry of `key`.
-    pub(crate) fn get(&self, pages: &Pages, key: &[u8]) -> Result<Option<Entry>, Error> {
-        match &self.top {
+    /// The value of `key`, and the digest of its leaf.
+    pub(crate) fn get(&self, pages: &Pages, key: &[u8]) -> Result<Option<(Value, Digest)>, Error> {
+        let mut page = match &self.top {
             Some(top) if top.side_of(key).is_eq() => match top {
-                Slot::Entry(entry) => Ok(Some(entry.clone())),
-                Slot::Child(child) => match &*child.link.peek() {
-                    Some(page) => get_in(pages, page, key),
-                    None => get_in(pages, &*pages.open(child)?, key),
-                },
+                Slot::Entry(entry) => return Ok(Some((entry.value.clone(), entry.leaf))),
+                Slot::Child(child) => pages.open(child)?,
             },
-            _ => Ok(None),
+            _ => return Ok(None),
+        };
+        loop {
+            match page.locate(key) {
+                Spot::Inside(at) if page.is_child(at) => page = pages.below(&page, at)?,
+                Spot::Inside(at) => return Ok(Some((page.value(at), page.digest(at)))),
+                Spot::Before(_) => return Ok(None),
+            }
         }
     }
 
     /// Whether `key` has an entry that can be read without the engine, its value included.
-    pub(crate) fn is_in_memory(&self, key: &[u8]) -> bool {
-        match &self.top {
-            Some(top) if top.side_of(key).is_eq() => is_in_memory(top, key, PAGES_NEAR),
-            _ => false,
+    pub(crate) fn is_in_memory(&self, pages: &Pages, key: &[u8]) -> bool {
+        let mut frame = match &self.top {
+            Some(top) if top.side_of(key).is_eq() => match top {
+                Slot::Entry(entry) => return matches!(entry.value, Value::Inline(_)),
+                Slot::Child(child) => child.frame,
+            },
+            _ => return false,
+        };
+        for _ in 0..PAGES_NEAR {
+            let Some(page) = pages.loaded(frame) else { return false };
+            let Spot::Inside(at) = page.locate(key) else { return false };
+            match page.frame(at) {
+                Some(below) => frame = below,
+                None => return page.has_value(at),
+            }
         }
+        false
     }
 
     /// The entries from `start`, inclusive, to `end`, exclusive, in order of `direction`.
     pub(crate) fn range<'a>(
-        &self,
+        &'a self,
         pages: &'a Pages,
         start: Bytes,
         end: Option<Bytes>,
         direction: Direction,
     ) -> Cursor<'a> {
-        Cursor { pages, start, end, direction, top: self.top.clone(), stack: Vec::new() }
-    }
-}
-
-/// The entry of `key` in a page or below. Recurses from page to page: so none has to be shared on the way.
-fn get_in(pages: &Pages, page: &Page, key: &[u8]) -> Result<Option<Entry>, Error> {
-    let Spot::Inside(at) = page.locate(key) else { return Ok(None) };
-    if let Some(link) = page.link(at)
-        && let Some(below) = &*link.peek()
-    {
-        return get_in(pages, below, key);
-    }
-    match page.slot(at) {
-        Slot::Entry(entry) => Ok(Some(entry)),
-        Slot::Child(child) => get_in(pages, &*pages.open(&child)?, key),
+        Cursor { pages, start, end, direction, top: self.top.as_ref(), stack: Vec::new() }
     }
 }
 
 /// Pages above a key that is said to be in memory, at most: only keys that were made to do so lie deeper.
 const PAGES_NEAR: usize = 16;
-
-/// Whether the entry of `key` lies no more than so many pages below `slot`, and all of them are in memory.
-fn is_in_memory(slot: &Slot, key: &[u8], pages: usize) -> bool {
-    match slot {
-        Slot::Entry(entry) => matches!(entry.value, Value::Inline(_)),
-        Slot::Child(_) if pages == 0 => false,
-        Slot::Child(child) => match &*child.link.peek() {
-            Some(page) => match page.locate(key) {
-                Spot::Inside(at) => is_in_memory(&page.slot(at), key, pages - 1),
-                Spot::Before(_) => false,
-            },
-            None => false,
-        },
-    }
-}
 
 /// Walks over the entries of a range.
 pub(crate) struct Cursor<'a> {
@@ -82,9 +69,9 @@ pub(crate) struct Cursor<'a> {
     end: Option<Bytes>,
     direction: Direction,
     /// Not looked at yet.
-    top: Option<Slot>,
+    top: Option<&'a Slot>,
     /// The open pages, each with the slots still to come.
-    stack: Vec<(Arc<Page>, Range<usize>)>,
+    stack: Vec<(Page, Range<usize>)>,
 }
 
 impl Cursor<'_> {
@@ -100,39 +87,44 @@ impl Cursor<'_> {
         first..last.max(first)
     }
 
-    /// The entry of a slot, if it lies in the range; the entries of a child come next.
-    fn enter(&mut self, slot: Slot) -> Result<Option<Entry>, Error> {
-        match slot {
-            Slot::Entry(entry) => {
-                let inside =
-                    entry.key >= self.start && self.end.as_ref().is_none_or(|end| entry.key < *end);
-                Ok(inside.then_some(entry))
-            }
-            Slot::Child(child) => {
-                let page = self.pages.open(&child)?;
-                let slots = self.within(&page);
-                self.stack.push((page, slots));
-                Ok(None)
-            }
-        }
+    /// Whether the range has this key.
+    fn has(&self, key: &[u8]) -> bool {
+        *key >= self.start[..] && self.end.as_ref().is_none_or(|end| *key < end[..])
     }
 
-    /// The next slot to look at.
-    fn next_slot(&mut self) -> Option<Slot> {
-        if let Some(top) = self.top.take() {
-            return Some(top);
+    /// The slots of a page that is opened come next.
+    fn enter(&mut self, page: Page) {
+        let slots = self.within(&page);
+        self.stack.push((page, slots));
+    }
+
+    /// Looks at the next slot: its entry, if it has one and that lies in the range.
+    fn step(&mut self) -> Result<Option<Entry>, Error> {
+        match self.top.take() {
+            Some(Slot::Entry(entry)) => return Ok(self.has(&entry.key).then(|| entry.clone())),
+            Some(Slot::Child(child)) => {
+                self.enter(self.pages.open(child)?);
+                return Ok(None);
+            }
+            None => {}
         }
-        loop {
-            let (page, slots) = self.stack.last_mut()?;
-            let at = match self.direction {
-                Direction::Ascending => slots.next(),
-                Direction::Descending => slots.next_back(),
-            };
-            match at {
-                Some(at) => return Some(page.slot(at)),
-                None => self.stack.pop(),
-            };
+        let Some((page, slots)) = self.stack.last_mut() else { return Ok(None) };
+        let at = match self.direction {
+            Direction::Ascending => slots.next(),
+            Direction::Descending => slots.next_back(),
+        };
+        match at {
+            Some(at) if page.is_child(at) => {
+                let below = self.pages.below(page, at)?;
+                self.enter(below);
+            }
+            Some(at) => {
+                let page = page.clone();
+                return Ok(self.has(page.key(at)).then(|| page.entry(at)));
+            }
+            None => drop(self.stack.pop()),
         }
+        Ok(None)
     }
 }
 
@@ -140,9 +132,8 @@ impl Iterator for Cursor<'_> {
     type Item = Result<Entry, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let slot = self.next_slot()?;
-            match self.enter(slot) {
+        while self.top.is_some() || !self.stack.is_empty() {
+            match self.step() {
                 Ok(None) => {}
                 Ok(Some(entry)) => return Some(Ok(entry)),
                 Err(error) => {
@@ -151,6 +142,7 @@ impl Iterator for Cursor<'_> {
                 }
             }
         }
+        None
     }
 }
 
@@ -166,13 +158,13 @@ pub(crate) enum Node {
     Top(Slot),
     /// One slot of a page, or some neighbouring ones under one branch, but not all of them.
     Within {
-        page: Arc<Page>,
+        page: Page,
         slots: Range<usize>,
     },
 }
 
 /// The branch on top of some slots of a page.
-fn branch<'n>(page: &Arc<Page>, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node> {
+fn branch<'n>(page: &Page, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node> {
     let top = page.top(&slots);
     let within = |slots| Node::Within { page: page.clone(), slots };
     View::Branch {
@@ -192,22 +184,23 @@ impl anwansi_proofs::tree::Tree for Source<'_> {
     }
 
     fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Error> {
-        let (slot, key) = match node {
-            Node::Top(slot) => (slot.clone(), &slot.key()[..]),
-            Node::Within { page, slots } if slots.len() == 1 => {
-                (page.slot(slots.start), page.key(slots.start))
+        let (below, key) = match node {
+            Node::Top(Slot::Entry(entry)) => {
+                return Ok(View::Leaf { key: &entry.key, value: entry.value.digest() });
             }
+            Node::Top(Slot::Child(child)) => (self.pages.open(child)?, &child.prefix[..]),
             Node::Within { page, slots } => {
-                return Ok(branch(page, slots.clone(), page.key(slots.start)));
+                let (at, key) = (slots.start, page.key(slots.start));
+                if slots.len() > 1 {
+                    return Ok(branch(page, slots.clone(), key));
+                }
+                if !page.is_child(at) {
+                    return Ok(View::Leaf { key, value: page.value_digest(at) });
+                }
+                (self.pages.below(page, at)?, key)
             }
         };
-        Ok(match slot {
-            Slot::Entry(entry) => View::Leaf { key, value: entry.value.digest() },
-            Slot::Child(child) => {
-                let page = self.pages.open(&child)?;
-                branch(&page, 0..page.count(), key)
-            }
-        })
+        Ok(branch(&below, 0..below.count(), key))
     }
 
     fn digest(&self, node: &Node, start: usize) -> Result<Digest, Error> {
@@ -221,13 +214,11 @@ impl anwansi_proofs::tree::Tree for Source<'_> {
     }
 
     fn value(&self, node: &Node) -> Result<Vec<u8>, Error> {
-        let slot = match node {
-            Node::Top(slot) => slot.clone(),
-            Node::Within { page, slots } => page.slot(slots.start),
+        let value = match node {
+            Node::Top(Slot::Entry(entry)) => entry.value.clone(),
+            Node::Within { page, slots } if !page.is_child(slots.start) => page.value(slots.start),
+            _ => unreachable!("only leaves have values"),
         };
-        match slot {
-            Slot::Entry(entry) => Ok(self.pages.value(&entry.value)?.to_vec()),
-            Slot::Child(_) => unreachable!("only leaves have values"),
-        }
+        Ok(self.pages.value(&value)?.to_vec())
     }
 }

@@ -1,6 +1,6 @@
 //! Slots: what a page holds, out of the page and as it is stored.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::cmp::Ordering;
 
 use anwansi_proofs::{
     Digest, Version, hash,
@@ -8,7 +8,7 @@ use anwansi_proofs::{
 };
 use bytes::Bytes;
 
-use super::{Link, PageId, build::Patched};
+use super::{FrameId, PageId, build::Patched};
 use crate::{
     Damage,
     record::{self, INLINE_BYTES_MAX, StoredValue},
@@ -46,7 +46,7 @@ pub(crate) struct Child {
     /// The digests of the two sides of that branch.
     pub(crate) left: Digest,
     pub(crate) right: Digest,
-    pub(crate) link: Arc<Link>,
+    pub(crate) frame: FrameId,
 }
 
 impl Value {
@@ -98,8 +98,8 @@ impl Entry {
 
 impl Child {
     /// The same place in the tree, with what became of its page.
-    pub(crate) fn patched(self, Patched { sides: [left, right], link }: Patched) -> Self {
-        Child { left, right, link, ..self }
+    pub(crate) fn patched(self, Patched { sides: [left, right], frame }: Patched) -> Self {
+        Child { left, right, frame, ..self }
     }
 }
 
@@ -130,16 +130,21 @@ impl Slot {
         }
     }
 
+    /// The frame of the page, if it is a child.
+    pub(crate) fn frame(&self) -> Option<FrameId> {
+        match self {
+            Slot::Entry(_) => None,
+            Slot::Child(child) => Some(child.frame),
+        }
+    }
+
     /// Where `key` belongs: before this slot, into it, or behind it.
     pub(crate) fn side_of(&self, key: &[u8]) -> Ordering {
         side_of(self.key(), self.bits(), key)
     }
 
-    /// As it is stored. `placed` knows the pages that are on their way to storage.
-    pub(crate) fn to_record(
-        &self,
-        placed: &impl Fn(&Arc<Link>) -> Option<PageId>,
-    ) -> record::Slot<'_> {
+    /// As it is stored. `id` knows where the page is, or is about to be.
+    pub(crate) fn to_record(&self, id: impl FnOnce(FrameId) -> PageId) -> record::Slot<'_> {
         match self {
             Slot::Entry(entry) => {
                 record::Slot::Entry { key: &entry.key, value: entry.value.to_record() }
@@ -149,13 +154,16 @@ impl Slot {
                 bit: child.bit,
                 left: child.left.0,
                 right: child.right.0,
-                page: placed_id(&child.link, placed),
+                page: id(child.frame),
             }),
         }
     }
 
-    /// `None` if no slot could be written so.
-    pub(crate) fn from_record(slot: &record::Slot<'_>) -> Option<Self> {
+    /// `None` if no slot could be written so. `frame` gives the page of a child one.
+    pub(crate) fn from_record(
+        slot: &record::Slot<'_>,
+        frame: impl FnOnce(PageId) -> FrameId,
+    ) -> Option<Self> {
         match slot {
             record::Slot::Entry { key, value } => {
                 let value = Value::from_record(value)?;
@@ -171,7 +179,7 @@ impl Slot {
                     bit,
                     left: Digest(left),
                     right: Digest(right),
-                    link: Arc::new(Link::stored(page)),
+                    frame: frame(page),
                 }))
             }
         }
@@ -185,15 +193,6 @@ pub(super) fn side_of(prefix: &[u8], bits: usize, key: &[u8]) -> Ordering {
         Some(at) if at < bits => Ordering::Less,
         _ => Ordering::Equal,
     }
-}
-
-/// Where the page of a link is stored, or is about to be.
-pub(super) fn placed_id(
-    link: &Arc<Link>,
-    placed: &impl Fn(&Arc<Link>) -> Option<PageId>,
-) -> PageId {
-    let id = link.id().or_else(|| placed(link));
-    id.expect("children are written before their parents")
 }
 
 impl StoredValue {

@@ -1,14 +1,15 @@
 //! From one version's tree to the next one's.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use anwansi_proofs::hash;
 use bytes::Bytes;
 use rayon::prelude::*;
 
 use super::{
-    Child, Entry, Page, Pages, Slot, Spot, Tree, Value,
+    Entry, FrameId, Page, Pages, Slot, Spot, Tree, Value,
     build::{self, Patch, Patched, Piece},
+    lineage::Draft,
     page::SLOTS_JOIN,
 };
 use crate::{Error, record};
@@ -38,11 +39,12 @@ impl Write {
 impl Tree {
     /// The tree after `writes`, which stand in strictly ascending key order.
     ///
-    /// Pages on the way to a changed key are copied, all others are shared.
+    /// Pages on the way to a changed key are made anew, all others are shared.
     ///
     /// # Errors
     /// If a page cannot be read.
     pub(crate) fn update(&self, pages: &Pages, writes: &[Write]) -> Result<Tree, Error> {
+        let draft = Draft::begin(pages, self.lease.as_ref(), writes.len());
         let mut growth = Growth::default();
         let mut slots = Vec::new();
         let (mut ahead, mut inside, mut behind) = (writes, &writes[..0], &writes[..0]);
@@ -60,12 +62,13 @@ impl Tree {
                 growth.put(inside, &mut slots);
             }
             Some(Slot::Child(child)) => {
-                let page = child.link.loaded().map_or_else(|| read(pages, child), Ok)?;
+                let page = pages.open_once(child)?;
                 let below = if inside.len() < PARALLEL_WRITES {
-                    merge(pages, &page, inside)?
+                    merge(&draft, &page, inside)?
                 } else {
-                    pages.install(|| merge(pages, &page, inside))?
+                    pages.install(|| merge(&draft, &page, inside))?
                 };
+                below.replaces(&draft, child.frame);
                 growth.add(&below.growth);
                 match below.left {
                     Left::Same => slots.push(Piece::child(child.clone())),
@@ -80,7 +83,7 @@ impl Tree {
         growth.put(behind, &mut slots);
         // What is too much for one page becomes several, below one more.
         while slots.len() > 1 {
-            slots = build::pages(None, slots).into_iter().map(Piece::new).collect();
+            slots = build::pages(&draft, None, slots).into_iter().map(Piece::new).collect();
         }
         let top = slots.pop().map(|piece| match piece {
             Piece::New(slot) => *slot,
@@ -88,7 +91,9 @@ impl Tree {
         });
         // Counts lie under no digest: a damaged one must not stop what the root allows.
         let entries = self.entries.saturating_add_signed(growth.entries);
-        Ok(Tree { top, entries, bytes: self.bytes.saturating_add_signed(growth.bytes) })
+        let bytes = self.bytes.saturating_add_signed(growth.bytes);
+        let lease = draft.finish(top.as_ref().and_then(Slot::frame));
+        Ok(Tree { top, entries, bytes, lease: Some(lease) })
     }
 }
 
@@ -137,6 +142,15 @@ struct Below {
     growth: Growth,
 }
 
+impl Below {
+    /// Notes that the page of `frame` has become this.
+    fn replaces(&self, draft: &Draft<'_>, frame: FrameId) {
+        if !matches!(self.left, Left::Same) {
+            draft.replace(frame);
+        }
+    }
+}
+
 enum Left {
     /// Nothing has changed.
     Same,
@@ -165,9 +179,9 @@ enum Change<'w> {
 }
 
 /// A page after `writes`, all of which fall into it. Recurses from page to page.
-fn merge(pages: &Pages, page: &Page, writes: &[Write]) -> Result<Below, Error> {
+fn merge(draft: &Draft<'_>, page: &Page, writes: &[Write]) -> Result<Below, Error> {
     let steps = steps(page, writes);
-    let mut below = below(pages, page, &steps, writes.len())?.into_iter();
+    let mut below = below(draft, page, &steps, writes.len())?.into_iter();
     let mut growth = Growth::default();
     let mut changes = Vec::with_capacity(steps.len());
     // Whether each slot stays where it is, and none comes between.
@@ -205,57 +219,48 @@ fn merge(pages: &Pages, page: &Page, writes: &[Write]) -> Result<Below, Error> {
             }
         }
     }
-    let left = if in_place { patched(page, changes) } else { made_anew(page, changes) };
+    let left =
+        if in_place { patched(draft, page, changes) } else { made_anew(draft, page, changes) };
     Ok(Below { left, growth })
 }
 
 /// A page whose slots stay where they are.
-fn patched(page: &Page, changes: Vec<Change<'_>>) -> Left {
+fn patched(draft: &Draft<'_>, page: &Page, changes: Vec<Change<'_>>) -> Left {
     let patch = |change| match change {
         Change::Patched(at, patch) => Some((at, patch)),
         _ => None,
     };
     let patches = changes.into_iter().filter_map(patch).collect::<Vec<_>>();
-    if patches.is_empty() { Left::Same } else { Left::Patched(build::patch(page, &patches)) }
+    if patches.is_empty() {
+        return Left::Same;
+    }
+    Left::Patched(build::patch(draft, page, &patches))
 }
 
 /// A page whose slots come and go.
-fn made_anew(page: &Page, changes: Vec<Change<'_>>) -> Left {
+fn made_anew(draft: &Draft<'_>, page: &Page, changes: Vec<Change<'_>>) -> Left {
     let mut pieces = Vec::with_capacity(page.count() + changes.len());
     for change in changes {
         match change {
             Change::Kept(slots) => pieces.extend(slots.map(Piece::Kept)),
             Change::Patched(at, Patch::Entry(value, leaf)) => {
-                let (key, value) = (page.slot(at).key().clone(), value.clone());
+                let (key, value) = (Bytes::copy_from_slice(page.key(at)), value.clone());
                 pieces.push(Piece::new(Slot::Entry(Entry { key, value, leaf })));
             }
             Change::Patched(at, Patch::Child(patched)) => {
-                pieces.push(Piece::child(child(page, at).patched(patched)));
+                pieces.push(Piece::child(page.child(at).patched(patched)));
             }
             Change::New(slot) => pieces.push(Piece::New(slot)),
         }
     }
     if pieces.len() >= SLOTS_JOIN {
-        return Left::Slots(build::pages(Some(page), pieces));
+        return Left::Slots(build::pages(draft, Some(page), pieces));
     }
     let slot = |piece| match piece {
         Piece::Kept(at) => page.slot(at),
         Piece::New(slot) => *slot,
     };
     Left::Slots(pieces.into_iter().map(slot).collect())
-}
-
-/// The child in slot `at`.
-fn child(page: &Page, at: usize) -> Child {
-    match page.slot(at) {
-        Slot::Child(child) => child,
-        Slot::Entry(_) => unreachable!("it is a child"),
-    }
-}
-
-/// Reads a page that is about to be replaced: no need to keep it in the cache.
-fn read(pages: &Pages, child: &Child) -> Result<Arc<Page>, Error> {
-    pages.read(child).map(Arc::new)
 }
 
 /// What `writes` do to the slots of a page, in order.
@@ -289,7 +294,7 @@ fn steps<'w>(page: &Page, mut writes: &'w [Write]) -> Vec<Step<'w>> {
 
 /// What becomes of the children that are written below, in order: on all threads, if it is much.
 fn below(
-    pages: &Pages,
+    draft: &Draft<'_>,
     page: &Page,
     steps: &[Step<'_>],
     writes: usize,
@@ -299,19 +304,20 @@ fn below(
         _ => None,
     });
     let children = children.collect::<Vec<_>>();
-    let link = |at: usize| page.link(at).expect("it is a child");
-    let below = |at, loaded: Option<&Page>, writes| match loaded {
-        Some(page) => merge(pages, page, writes),
-        None => read(pages, &child(page, at)).and_then(|page| merge(pages, &page, writes)),
+    let frame = |at| page.frame(at).expect("it is a child");
+    let below = |at, loaded: Option<Page>, writes| {
+        let below = match loaded {
+            Some(loaded) => merge(draft, &loaded, writes)?,
+            None => merge(draft, &draft.pages().open_once(&page.child(at))?, writes)?,
+        };
+        below.replaces(draft, frame(at));
+        Ok(below)
     };
     if writes >= PARALLEL_WRITES && children.len() > 1 {
-        let below = |(at, writes)| below(at, link(at).peek().as_deref(), writes);
+        let below = |(at, writes)| below(at, draft.pages().loaded(frame(at)), writes);
         return children.into_par_iter().map(below).collect();
     }
-    let loaded = children.iter().map(|(at, _)| link(*at).peek()).collect::<Vec<_>>();
-    if loaded.len() > 1 {
-        loaded.iter().flat_map(|page| &**page).for_each(|page| page.fetch());
-    }
-    let children = children.into_iter().zip(&loaded);
-    children.map(|((at, writes), loaded)| below(at, loaded.as_deref(), writes)).collect()
+    let frames = children.iter().map(|(at, _)| frame(*at)).collect::<Vec<_>>();
+    let children = children.into_iter().zip(draft.pages().frames().fetch(&frames));
+    children.map(|((at, writes), loaded)| below(at, loaded, writes)).collect()
 }

@@ -11,59 +11,76 @@ use super::{
 use crate::{
     record::StoredValue,
     tree::{
-        Child, Link, Slot, Value,
+        Child, FrameId, Slot, Value,
         build::{Patch, Patched},
     },
 };
 
-/// Writes a page, part by part.
-pub(crate) struct PageWriter {
-    bytes: Vec<u8>,
+/// Writes a page, part by part, into memory that is long enough.
+pub(crate) struct PageWriter<'m> {
+    memory: &'m mut [u8],
+    /// Where the next part goes.
+    end: usize,
     layout: Layout,
     /// The slots written so far.
     written: usize,
     children: u32,
-    links: Vec<Arc<Link>>,
 }
 
-impl PageWriter {
-    /// Begins a page with these branches and digests; `bodies` is how many bytes its bodies take.
-    pub(crate) fn new(bits: &[u16], digests: &[Digest], hashes: &[Digest], bodies: usize) -> Self {
+/// The bytes of a page of so many slots, whose bodies take `bodies` bytes.
+pub(crate) fn page_bytes(count: usize, bodies: usize) -> usize {
+    Layout { count }.bodies() + bodies
+}
+
+/// The bytes of a page that is like `old`, but for some patches.
+pub(crate) fn patched_bytes(old: &Page, patches: &[(usize, Patch<'_>)]) -> usize {
+    let mut length = old.length();
+    for (at, patch) in patches {
+        if let Patch::Entry(value, _) = patch {
+            length = length + entry_bytes(old.key(*at), value) - old.body_bytes(*at);
+        }
+    }
+    length
+}
+
+impl<'m> PageWriter<'m> {
+    /// Begins a page with these branches and digests.
+    pub(crate) fn new(
+        memory: &'m mut [u8],
+        bits: &[u16],
+        digests: &[Digest],
+        hashes: &[Digest],
+    ) -> Self {
         let count = digests.len();
         assert!(bits.len() + 1 == count && hashes.len() + 1 == count && count <= SLOTS_STORED_MAX);
         let layout = Layout { count };
-        let mut bytes = Vec::with_capacity(layout.bodies() + bodies);
+        let mut writer = PageWriter { memory, end: 0, layout, written: 0, children: 0 };
         for bit in bits {
-            bytes.extend(bit.to_le_bytes());
+            writer.put(&bit.to_le_bytes());
         }
         for digest in digests.iter().chain(hashes) {
-            bytes.extend(digest.0);
+            writer.put(&digest.0);
         }
-        bytes.resize(layout.bodies(), 0);
-        PageWriter { bytes, layout, written: 0, children: 0, links: Vec::new() }
+        // The ends are written slot by slot.
+        writer.end = layout.bodies();
+        writer
     }
 
     /// A page like `old`, but for the bodies of some slots: which digests follow is still to be set.
-    pub(crate) fn over(old: &Page, patches: &[(usize, Patch<'_>)]) -> Self {
+    pub(crate) fn over(memory: &'m mut [u8], old: &Page, patches: &[(usize, Patch<'_>)]) -> Self {
         let stays = |(at, patch): &(usize, Patch<'_>)| match patch {
             Patch::Entry(value, _) => entry_bytes(old.key(*at), value) == old.body_bytes(*at),
             Patch::Child(_) => true,
         };
-        if patches.iter().all(stays) {
-            return Self::in_place(old, patches);
-        }
         let layout = old.layout();
-        let (mut length, mut replaced) = (old.bytes.len(), 0);
-        for (at, patch) in patches {
-            if let Patch::Entry(value, _) = patch {
-                length += entry_bytes(old.key(*at), value);
-                replaced += old.body_bytes(*at);
-            }
+        let mut writer = PageWriter { memory, end: 0, layout, written: 0, children: 0 };
+        if patches.iter().all(stays) {
+            writer.put(&old.bytes[..old.length()]);
+            (writer.written, writer.children) = (old.count(), old.children);
+            writer.patch_in_place(old, patches);
+            return writer;
         }
-        let mut bytes = Vec::with_capacity(length - replaced);
-        bytes.extend_from_slice(&old.bytes[..layout.bodies()]);
-        let links = Vec::with_capacity(old.links.len());
-        let mut writer = PageWriter { bytes, layout, written: 0, children: 0, links };
+        writer.put(&old.bytes[..layout.bodies()]);
         let mut next = 0;
         for (at, patch) in patches {
             if next < *at {
@@ -71,68 +88,62 @@ impl PageWriter {
             }
             match patch {
                 Patch::Entry(value, _) => writer.push_entry(old.key(*at), value),
-                Patch::Child(Patched { sides, link }) => {
+                Patch::Child(child) => {
+                    let sides = writer.end + LENGTH + BIT;
                     writer.copy(old, *at..*at + 1);
-                    let body = writer.bytes.len() - old.body_bytes(*at);
-                    put_sides(&mut writer.bytes, body + LENGTH + BIT, sides);
-                    *writer.links.last_mut().expect("a child was copied") = link.clone();
+                    put_child(writer.memory, sides, child);
                 }
             }
             next = at + 1;
         }
-        if next < old.count {
-            writer.copy(old, next..old.count);
+        if next < old.count() {
+            writer.copy(old, next..old.count());
         }
         writer
     }
 
-    /// The same, for bodies that are as long as those before: copied all at once.
-    fn in_place(old: &Page, patches: &[(usize, Patch<'_>)]) -> Self {
-        let mut bytes = old.bytes.to_vec();
-        let mut links = Vec::with_capacity(old.links.len());
+    /// Patches bodies that are as long as those before.
+    fn patch_in_place(&mut self, old: &Page, patches: &[(usize, Patch<'_>)]) {
         for (at, patch) in patches {
             let (body, key) = (old.body(*at), old.key_range(*at));
             match patch {
                 Patch::Entry(value, _) => {
-                    let place = &mut bytes[key.end..body.end];
+                    let place = &mut self.memory[key.end..body.end];
                     bytes_of_value(value, |part, at| {
                         place[at..at + part.len()].copy_from_slice(part);
                     });
-                    bytes[key.start - 1] = kind_of(value);
+                    self.memory[key.start - 1] = kind_of(value);
                 }
-                Patch::Child(Patched { sides, link }) => {
-                    put_sides(&mut bytes, old.sides_at(*at), sides);
-                    links.extend_from_slice(&old.links[links.len()..old.link_at(*at)]);
-                    links.push(link.clone());
-                }
+                Patch::Child(child) => put_child(self.memory, old.sides_at(*at), child),
             }
         }
-        links.extend_from_slice(&old.links[links.len()..]);
-        let (layout, written, children) = (old.layout(), old.count, old.children);
-        PageWriter { bytes, layout, written, children, links }
+    }
+
+    /// Appends some bytes.
+    fn put(&mut self, bytes: &[u8]) {
+        self.memory[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
     }
 
     pub(crate) fn set_digest(&mut self, at: usize, digest: &Digest) {
-        put_digest(&mut self.bytes, self.layout.digests() + at * Digest::LEN, digest);
+        put_digest(self.memory, self.layout.digests() + at * Digest::LEN, digest);
     }
 
     pub(crate) fn set_hash(&mut self, at: usize, digest: &Digest) {
-        put_digest(&mut self.bytes, self.layout.hashes() + at * Digest::LEN, digest);
+        put_digest(self.memory, self.layout.hashes() + at * Digest::LEN, digest);
     }
 
     /// Writes the next slots as they are in `page`, at once.
     pub(crate) fn copy(&mut self, page: &Page, slots: Range<usize>) {
         let (from, bodies) = (page.bodies(slots.clone()), page.layout().bodies());
-        let (start, moved) = (from.start, self.bytes.len() - self.layout.bodies());
-        self.bytes.extend_from_slice(&page.bytes[bodies + from.start..bodies + from.end]);
-        let links = page.link_at(slots.start)..page.link_at(slots.end);
-        self.links.extend_from_slice(&page.links[links]);
+        let (start, moved) = (from.start, self.end - self.layout.bodies());
+        self.put(&page.bytes[bodies + from.start..bodies + from.end]);
         let children = page.children >> slots.start & first_bits(slots.len());
         self.children |= children << self.written;
         let ends = self.layout.ends() + self.written * END;
         let ends = ends..ends + slots.len() * END;
         self.written += slots.len();
-        let ends = self.bytes[ends].as_chunks_mut::<END>().0;
+        let ends = self.memory[ends].as_chunks_mut::<END>().0;
         for (new, old) in ends.iter_mut().zip(&page.ends()[slots]) {
             let end = u32::from_le_bytes(*old) as usize - start + moved;
             *new = u32::try_from(end).expect("pages are small").to_le_bytes();
@@ -143,44 +154,59 @@ impl PageWriter {
     pub(crate) fn push(&mut self, slot: &Slot) {
         match slot {
             Slot::Entry(entry) => self.push_entry(&entry.key, &entry.value),
-            Slot::Child(Child { prefix, bit, left, right, link }) => {
-                self.length(prefix);
-                self.bytes.extend(bit.to_le_bytes());
-                self.bytes.extend(left.0);
-                self.bytes.extend(right.0);
-                self.bytes.extend_from_slice(prefix);
+            Slot::Child(Child { prefix, bit, left, right, frame }) => {
+                self.put_length(prefix);
+                self.put(&bit.to_le_bytes());
+                self.put(&left.0);
+                self.put(&right.0);
+                self.put(&frame.to_le_bytes());
+                self.put(prefix);
                 self.children |= 1 << self.written;
-                self.links.push(link.clone());
-                self.ended(self.bytes.len() - self.layout.bodies());
+                self.put_end();
             }
         }
     }
 
     fn push_entry(&mut self, key: &[u8], value: &Value) {
-        self.length(key);
-        self.bytes.push(kind_of(value));
-        self.bytes.extend_from_slice(key);
-        bytes_of_value(value, |part, _| self.bytes.extend_from_slice(part));
-        self.ended(self.bytes.len() - self.layout.bodies());
+        self.put_length(key);
+        self.put(&[kind_of(value)]);
+        self.put(key);
+        bytes_of_value(value, |part, _| self.put(part));
+        self.put_end();
     }
 
-    fn length(&mut self, key: &[u8]) {
+    fn put_length(&mut self, key: &[u8]) {
         let length = u16::try_from(key.len()).expect("keys have at most 1024 bytes");
-        self.bytes.extend(length.to_le_bytes());
+        self.put(&length.to_le_bytes());
     }
 
     /// The next slot ends here.
-    fn ended(&mut self, end: usize) {
-        let end = u32::try_from(end).expect("pages are small");
+    fn put_end(&mut self) {
+        let end = u32::try_from(self.end - self.layout.bodies()).expect("pages are small");
         let at = self.layout.ends() + self.written * END;
-        self.bytes[at..at + END].copy_from_slice(&end.to_le_bytes());
+        self.memory[at..at + END].copy_from_slice(&end.to_le_bytes());
         self.written += 1;
     }
 
-    pub(crate) fn finish(self) -> Page {
-        let PageWriter { bytes, layout: Layout { count }, written, children, links } = self;
-        assert_eq!(written, count, "a page has the slots that it was begun with");
-        Page { bytes: bytes.into(), count, children, links: links.into() }
+    /// Ends the page: which slots of it are children, by their bits; and how many bytes it has.
+    pub(crate) fn finish(self) -> (u32, usize) {
+        assert_eq!(self.written, self.layout.count, "a page has the slots that it was begun with");
+        (self.children, self.end)
+    }
+}
+
+impl Page {
+    /// Writes a page of `count` slots into memory that nobody else has.
+    pub(in crate::tree) fn written(
+        mut memory: Arc<[u8]>,
+        count: usize,
+        write: impl FnOnce(&mut [u8]) -> (u32, usize),
+    ) -> Self {
+        let bytes = Arc::get_mut(&mut memory).expect("it is nobody else's");
+        let (children, length) = write(bytes);
+        let count = u8::try_from(count).expect("pages have few slots");
+        let unused = u8::try_from(bytes.len() - length).expect("memory is of the page's class");
+        Page { bytes: memory, children, count, has_children: children > 0, unused }
     }
 }
 
@@ -197,9 +223,12 @@ fn put_digest(bytes: &mut [u8], at: usize, digest: &Digest) {
     bytes[at..at + Digest::LEN].copy_from_slice(&digest.0);
 }
 
-fn put_sides(bytes: &mut [u8], at: usize, [left, right]: &[Digest; 2]) {
+/// What became of a child, where its sides and frame are noted.
+fn put_child(bytes: &mut [u8], at: usize, Patched { sides: [left, right], frame }: &Patched) {
     put_digest(bytes, at, left);
     put_digest(bytes, at + Digest::LEN, right);
+    let at = at + 2 * Digest::LEN;
+    bytes[at..at + FrameId::LEN].copy_from_slice(&frame.to_le_bytes());
 }
 
 /// The bytes that a slot takes for itself in a page.

@@ -1,0 +1,363 @@
+//! Lineages: which frames the trees that live still need.
+//!
+//! Trees of one lineage follow one another. A page lives from the tree that it was made for up to the tree that
+//! replaced it, that one excluded: its frame is free when no tree between the two is held any more. So a tree that
+//! goes need not be walked, only the list of what was replaced behind it.
+//!
+//! ```text
+//! trees     4       7   8       9        7 goes: of the pages replaced for 8, those made behind 4 go too;
+//! pages     a-------------|              a stays for 4, b was for 7 alone
+//!                   b---|
+//! ```
+//!
+//! A tree that is made from another than the newest one begins a lineage of its own, which holds that other tree.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    FrameId, Page, PageId, Pages,
+    frames::{Blank, Blanks, Frames},
+};
+
+/// Trees that follow one another.
+#[derive(Debug)]
+struct Lineage {
+    frames: Arc<Frames>,
+    /// The tree of another lineage from which this one began.
+    base: Option<Arc<Lease>>,
+    trees: Mutex<Trees>,
+}
+
+#[derive(Debug, Default)]
+struct Trees {
+    /// The numbers of those that are held.
+    living: BTreeSet<u64>,
+    /// What each of them, or one that is gone, has replaced of those before it, if that is still needed.
+    replaced: BTreeMap<u64, Vec<FrameId>>,
+}
+
+impl Lineage {
+    fn trees(&self) -> MutexGuard<'_, Trees> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the tree from which it began: all frames up to it belong to others.
+    fn start(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.number)
+    }
+}
+
+/// A tree's hold on its frames: dropped, it makes those free that were for this tree alone.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    number: u64,
+    top: Option<FrameId>,
+    lineage: Arc<Lineage>,
+}
+
+impl Lease {
+    /// Of a tree whose pages are all in storage, the top one at `top`; and the frame of that one.
+    pub(super) fn of_stored(pages: &Pages, top: PageId) -> (Arc<Self>, FrameId) {
+        let draft = Draft::begin(pages, None, 0);
+        let top = pages.frames().stored(top, draft.number);
+        (draft.finish(Some(top)), top)
+    }
+
+    /// How many lineages its own is away from the first.
+    pub(super) fn depth(&self) -> usize {
+        std::iter::successors(Some(self), |lease| lease.lineage.base.as_deref()).count() - 1
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut trees = self.lineage.trees();
+        trees.living.remove(&self.number);
+        let before = trees.living.range(..self.number).next_back().copied();
+        let behind = trees.living.range(self.number..).next().copied();
+        let before_is_held = before.is_some();
+        let before = before.unwrap_or_else(|| self.lineage.start());
+        let frames = &*self.lineage.frames;
+        let mut gone = Vec::new();
+        if let Some(behind) = behind {
+            let numbers = trees.replaced.range(self.number + 1..=behind).map(|(number, _)| *number);
+            for number in numbers.collect::<Vec<_>>() {
+                let mut replaced = trees.replaced.remove(&number).expect("it was found");
+                if before_is_held {
+                    let is_gone = |frame: &mut FrameId| frames.lock(*frame).born > before;
+                    gone.extend(replaced.extract_if(.., is_gone));
+                    trees.replaced.insert(number, replaced);
+                } else {
+                    gone.append(&mut replaced);
+                }
+            }
+        } else {
+            // What it replaced is in place again in the tree before it.
+            trees.replaced.split_off(&(before + 1));
+            gone.extend(self.top.into_iter().flat_map(|top| frames.made_after(top, before)));
+        }
+        drop(trees);
+        frames.release(&gone);
+    }
+}
+
+/// A tree that is being made. Dropped before it is finished, it leaves nothing behind.
+pub(super) struct Draft<'a> {
+    pages: &'a Pages,
+    number: u64,
+    lineage: Arc<Lineage>,
+    replaced: Mutex<Vec<FrameId>>,
+    /// Free frames at hand, for each thread and for those that are none of the pool's.
+    blanks: Vec<Mutex<Blanks>>,
+    /// How many are taken at once.
+    blanks_taken: usize,
+    finished: bool,
+}
+
+/// How many free frames of one size an update takes at once, at most.
+const BLANKS_TAKEN_MAX: usize = 16;
+
+impl<'a> Draft<'a> {
+    /// Begins a tree that follows the one of `base`, which must be held meanwhile, after so many writes.
+    pub(super) fn begin(pages: &'a Pages, base: Option<&Arc<Lease>>, writes: usize) -> Self {
+        let (number, lineage) = Self::follow(pages.frames(), base);
+        let blanks = (0..=pages.threads().current_num_threads()).map(|_| <_>::default()).collect();
+        let blanks_taken = (writes / 64).clamp(1, BLANKS_TAKEN_MAX);
+        let replaced = Mutex::default();
+        Draft { pages, number, lineage, replaced, blanks, blanks_taken, finished: false }
+    }
+
+    /// The number and the lineage of a tree that follows that of `base`.
+    fn follow(frames: &Arc<Frames>, base: Option<&Arc<Lease>>) -> (u64, Arc<Lineage>) {
+        if let Some(Lease { number: newest, lineage, .. }) = base.map(|base| &**base) {
+            let mut trees = lineage.trees();
+            if trees.living.last() == Some(newest) {
+                let number = frames.next_tree();
+                trees.living.insert(number);
+                return (number, lineage.clone());
+            }
+        }
+        let number = frames.next_tree();
+        let trees = Trees { living: [number].into(), replaced: BTreeMap::new() };
+        let lineage = Lineage { frames: frames.clone(), base: base.cloned(), trees: trees.into() };
+        (number, lineage.into())
+    }
+
+    pub(super) fn pages(&self) -> &'a Pages {
+        self.pages
+    }
+
+    /// Makes a page of so many bytes.
+    pub(super) fn page(&self, length: usize, write: impl FnOnce(Arc<[u8]>) -> Page) -> FrameId {
+        let Blank { frame, memory } = self.blank(length);
+        self.pages.frames().put(frame, write(memory), self.number);
+        frame
+    }
+
+    fn blank(&self, length: usize) -> Blank {
+        let thread = rayon::current_thread_index().map_or(0, |thread| thread + 1);
+        let mut blanks = self.blanks[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        blanks.pop(length).unwrap_or_else(|| {
+            let mut taken = self.pages.frames().blanks(length, self.blanks_taken).into_iter();
+            let first = taken.next().expect("at least one is taken");
+            taken.for_each(|blank| blanks.push(blank));
+            first
+        })
+    }
+
+    /// Notes that the tree has no more need of a page of the one before it.
+    pub(super) fn replace(&self, frame: FrameId) {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
+    }
+
+    /// Finishes the tree, whose top page is in the frame `top`.
+    pub(super) fn finish(mut self, top: Option<FrameId>) -> Arc<Lease> {
+        self.finished = true;
+        let replaced = self.replaced.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced = std::mem::take(replaced);
+        let start = self.lineage.start();
+        if start > 0 {
+            // Those of other lineages are theirs.
+            replaced.retain(|frame| self.pages.frames().lock(*frame).born > start);
+        }
+        if !replaced.is_empty() {
+            self.lineage.trees().replaced.insert(self.number, replaced);
+        }
+        Lease { number: self.number, top, lineage: self.lineage.clone() }.into()
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        for blanks in self.blanks.drain(..) {
+            let blanks = blanks.into_inner().unwrap_or_else(PoisonError::into_inner);
+            self.pages.frames().give_back(blanks);
+        }
+        if !self.finished {
+            self.lineage.trees().living.remove(&self.number);
+            let frames = self.pages.frames();
+            frames.release(&frames.made_for(self.number));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Trees that come and go in any order, beside a map of each: all their pages are there, and no frame is in
+    //! use in the end.
+
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::{
+        engine::{Batch, Direction, Engine, Keyspace, Memory},
+        record,
+        tree::{Slot, Tree, Value, Write},
+    };
+
+    type Model = BTreeMap<Bytes, Bytes>;
+
+    fn pages(engine: &Arc<Memory>, bytes_max: usize) -> Pages {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        Pages::new(engine.clone(), bytes_max, pool.into())
+    }
+
+    /// Stores the pages of a tree that are not, each in a chunk of its own, and gives the record of that.
+    fn flush(engine: &Memory, pages: &Pages, tree: &Tree, chunk: &mut u32) -> Vec<u8> {
+        fn store(engine: &Memory, pages: &Pages, frame: FrameId, chunk: &mut u32) {
+            let Some(page) = pages.unstored(frame) else { return };
+            page.frames().for_each(|below| store(engine, pages, below, chunk));
+            let bytes = page.encode(&|frame| pages.id(frame).unwrap());
+            *chunk += 1;
+            let length = u32::try_from(bytes.len()).unwrap();
+            let mut batch = Batch::new();
+            batch.put(Keyspace::Pages, PageId::chunk_key(1, *chunk).to_vec(), bytes);
+            engine.write(batch).unwrap();
+            pages.stored(frame, PageId { epoch: 1, chunk: *chunk, offset: 0, length });
+        }
+        let top = tree.top.as_ref();
+        top.and_then(Slot::frame).into_iter().for_each(|top| store(engine, pages, top, chunk));
+        let top = top.map(|top| top.to_record(|frame| pages.id(frame).unwrap()));
+        let (entries, bytes) = (tree.entries, tree.bytes);
+        record::encode(&record::Flush { top, entries, bytes, epoch: 1, chunks: *chunk })
+    }
+
+    fn any_writes(rng: &mut Rng) -> Vec<Write> {
+        let most = *rng.choice(&[2, 20, 200]).unwrap();
+        let writes = (0..rng.usize(0..most)).map(|_| {
+            let key = Bytes::from(rng.u16(0..400).to_be_bytes().to_vec());
+            let value = rng.u8(..).checked_sub(100).map(|byte| vec![byte; rng.usize(0..40)].into());
+            (key, value)
+        });
+        let writes = writes.collect::<BTreeMap<_, Option<Bytes>>>().into_iter();
+        writes.map(|(key, value)| Write { key, value: value.map(Value::Inline) }).collect()
+    }
+
+    fn after(model: &Model, writes: &[Write]) -> Model {
+        let mut model = model.clone();
+        for write in writes {
+            match &write.value {
+                Some(Value::Inline(value)) => drop(model.insert(write.key.clone(), value.clone())),
+                Some(Value::Stored(_)) => unreachable!("values are short"),
+                None => drop(model.remove(&write.key)),
+            }
+        }
+        model
+    }
+
+    fn content(pages: &Pages, tree: &Tree) -> Model {
+        let entries = tree.range(pages, Bytes::new(), None, Direction::Ascending);
+        let entry = |entry: crate::tree::Entry| match entry.value {
+            Value::Inline(value) => (entry.key, value),
+            Value::Stored(_) => unreachable!("values are short"),
+        };
+        entries.map(|read| entry(read.unwrap())).collect()
+    }
+
+    #[test]
+    fn trees_have_their_pages_until_they_go_and_no_longer() {
+        for seed in 0..150 {
+            let mut rng = Rng::with_seed(seed);
+            let engine = Arc::new(Memory::new());
+            // With little memory pages are dropped as soon as they are stored.
+            let pages = pages(&engine, *rng.choice(&[4 << 10, 64 << 10, 16 << 20]).unwrap());
+            let (mut chunk, mut flushes) = (0, Vec::new());
+            let mut trees = vec![(Tree::default(), Model::new())];
+            for _ in 0..120 {
+                let at = if rng.bool() { trees.len() - 1 } else { rng.usize(..trees.len()) };
+                match rng.u8(..12) {
+                    0..5 => {
+                        let writes = any_writes(&mut rng);
+                        let (tree, model) = &trees[at];
+                        let next = tree.update(&pages, &writes).unwrap();
+                        trees.push((next, after(model, &writes)));
+                    }
+                    5..7 if trees.len() > 1 => drop(trees.swap_remove(at)),
+                    7 if trees.len() > 1 => drop(trees.remove(0)),
+                    8 => {
+                        let record = flush(&engine, &pages, &trees[at].0, &mut chunk);
+                        flushes.push((record, trees[at].1.clone()));
+                    }
+                    9 if !flushes.is_empty() => {
+                        let (record, model) = &flushes[rng.usize(..flushes.len())];
+                        let record = record::decode(record, crate::Damage::Manifest).unwrap();
+                        trees.push((Tree::stored(&pages, &record).unwrap(), model.clone()));
+                    }
+                    _ => {
+                        let (tree, model) = &trees[at];
+                        assert_eq!(content(&pages, tree), *model, "seed {seed}");
+                    }
+                }
+            }
+            for (tree, model) in &trees {
+                assert_eq!(content(&pages, tree), *model, "seed {seed}");
+            }
+            rng.shuffle(&mut trees);
+            trees.clear();
+            assert_eq!(pages.frames().in_use(), 0, "seed {seed}");
+            assert_eq!(pages.frames().droppable_pages(), 0, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn update_that_fails_leaves_no_frame_and_the_tree_as_it_was() {
+        let engine = Arc::new(Memory::new());
+        let pages = pages(&engine, 1 << 20);
+        let write = |key: u16, value: &'static str| {
+            let (key, value) = (Bytes::from(key.to_be_bytes().to_vec()), Bytes::from(value));
+            Write { key, value: Some(Value::Inline(value)) }
+        };
+        let writes = (0..2000).map(|key| write(key, "old")).collect::<Vec<_>>();
+        let tree = Tree::default().update(&pages, &writes).unwrap();
+        let record = flush(&engine, &pages, &tree, &mut 0);
+        drop(tree);
+        let read = |pages| {
+            let record = record::decode(&record, crate::Damage::Manifest).unwrap();
+            Tree::stored(pages, &record).unwrap()
+        };
+        let tree = read(&pages);
+        let whole = content(&pages, &tree);
+        let in_use = pages.frames().in_use();
+        // The first page that was stored is one of the lowest.
+        let mut batch = Batch::new();
+        batch.delete(Keyspace::Pages, PageId::chunk_key(1, 1).to_vec());
+        engine.write(batch).unwrap();
+        let damaged = super::tests::pages(&engine, 1 << 20);
+        let again = read(&damaged);
+        let all = (0..2000).map(|key| write(key, "new")).collect::<Vec<_>>();
+        assert!(again.update(&damaged, &all).is_err());
+        let next = again.update(&damaged, &all[1990..]).unwrap();
+        assert!(next.get(&damaged, &all[1999].key).unwrap().is_some());
+        drop((next, again));
+        assert_eq!(damaged.frames().in_use(), 0);
+        // What is in memory needs no storage.
+        assert_eq!(content(&pages, &tree), whole);
+        assert_eq!(pages.frames().in_use(), in_use);
+    }
+}
