@@ -20,7 +20,7 @@ use crate::{
 const OPENED_MAX: usize = 16;
 
 /// Trees that are held for one that is open, at most: then another one is made from a flush, not from that one.
-const HOLDS_MAX: usize = 4;
+const HOLDS_MAX: usize = 2;
 
 /// The versions that can be read at once.
 #[derive(Default)]
@@ -77,7 +77,9 @@ impl History {
         }
         // Held while a version is made: one at a time, and two callers for one version make it once.
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let below = opened.iter().filter(|at| number(at) <= version && at.tree.holds() < HOLDS_MAX);
+        let below = opened.iter().filter(|at| {
+            number(at) == version || number(at) < version && at.tree.holds() < HOLDS_MAX
+        });
         let below = below.max_by_key(|at| number(at));
         let below = below.cloned();
         let made = match below {

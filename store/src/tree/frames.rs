@@ -8,15 +8,17 @@
 use std::{
     array, hint, iter, mem,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use super::{Page, PageId};
 
-/// The memory of pages comes in multiples of this, in bytes.
-const CLASS_BYTES: usize = 256;
+/// What the counts of shared memory take in front of it, in bytes.
+const COUNTS: usize = 2 * size_of::<usize>();
+/// The least memory for a page together with these counts.
+const MEMORY_MIN: usize = 256;
 /// The frames of the first segment of the table; each further one has twice as many.
 const SEGMENT_FIRST: usize = 1024;
 const SEGMENTS: usize = 22;
@@ -29,6 +31,7 @@ pub(crate) struct FrameId(u32);
 
 impl FrameId {
     pub(super) const LEN: usize = size_of::<u32>();
+    pub(super) const FIRST: Self = FrameId(0);
     /// Of a child that has no frame yet.
     pub(super) const NONE: Self = FrameId(u32::MAX);
 
@@ -89,37 +92,46 @@ pub(super) struct Blank {
     pub(super) memory: Arc<[u8]>,
 }
 
-impl Blank {
-    fn class(&self) -> usize {
-        self.memory.len() / CLASS_BYTES
-    }
-}
-
-/// The free frames: of each class of memory those that keep so much, and of class 0 those that keep none.
+/// The free frames: of each class of memory those that keep so much; and those that keep none.
 #[derive(Debug, Default)]
 pub(super) struct Blanks {
     classes: Vec<Vec<Blank>>,
+    /// Bytes that these keep.
+    bytes: usize,
     bare: Vec<FrameId>,
 }
 
 impl Blanks {
     pub(super) fn push(&mut self, blank: Blank) {
-        let class = blank.class();
+        let class = class(blank.memory.len());
         if self.classes.len() <= class {
             self.classes.resize_with(class + 1, Vec::new);
         }
+        self.bytes += blank.memory.len();
         self.classes[class].push(blank);
     }
 
     /// One with memory for a page of so many bytes.
     pub(super) fn pop(&mut self, length: usize) -> Option<Blank> {
-        self.classes.get_mut(length.div_ceil(CLASS_BYTES))?.pop()
+        let blank = self.classes.get_mut(class(length))?.pop()?;
+        self.bytes -= blank.memory.len();
+        Some(blank)
     }
 }
 
-/// Memory for a page of so many bytes.
+/// Memory for a page of so many bytes. There are four sizes from one power of two to the next, counts included,
+/// as most allocators have them: so hardly any of it is wasted twice.
 pub(super) fn memory(length: usize) -> Arc<[u8]> {
-    iter::repeat_n(0, length.next_multiple_of(CLASS_BYTES)).collect()
+    let bytes = (length + COUNTS).max(MEMORY_MIN);
+    let bytes = bytes.next_multiple_of(bytes.next_power_of_two() / 8);
+    iter::repeat_n(0, bytes - COUNTS).collect()
+}
+
+/// Numbers the sizes of memory.
+fn class(length: usize) -> usize {
+    let last = (length + COUNTS).max(MEMORY_MIN) - 1;
+    let power = last.ilog2();
+    (4 * power) as usize + (last >> (power - 2) & 3)
 }
 
 /// All frames for the pages of a store.
@@ -128,12 +140,13 @@ pub(super) struct Frames {
     /// Each is made when the one before it is full, and never moves.
     segments: [OnceLock<Box<[Line]>>; SEGMENTS],
     /// How many frames there are.
-    count: AtomicUsize,
+    count: AtomicU32,
+    /// Held while one is added.
+    adding: Mutex<()>,
     free: Mutex<Blanks>,
     /// Bytes of the pages that could be dropped, because they are stored too.
     droppable: AtomicUsize,
-    /// Bytes that free frames keep, and how many they may.
-    spare: AtomicUsize,
+    /// Bytes that free frames may keep.
     spare_max: usize,
     /// The trees that there have been.
     trees: AtomicU64,
@@ -143,8 +156,8 @@ impl Frames {
     /// Free frames may keep so many bytes.
     pub(super) fn new(spare_max: usize) -> Self {
         let segments = array::from_fn(|_| OnceLock::new());
-        let (free, count, droppable, spare, trees) = <_>::default();
-        Frames { segments, count, free, droppable, spare, spare_max, trees }
+        let (count, adding, free, droppable, trees) = <_>::default();
+        Frames { segments, count, adding, free, droppable, spare_max, trees }
     }
 
     /// Counts trees: each has a number that is larger than those of all before it.
@@ -153,18 +166,18 @@ impl Frames {
     }
 
     /// How many frames there are, free ones too.
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> u32 {
         self.count.load(Ordering::Acquire)
     }
 
-    /// The frame at a place in the table, free or not.
-    pub(super) fn at(&self, place: usize) -> &Mutex<Frame> {
-        let (segment, place) = place_of(place);
-        &self.segments[segment].get().expect("it was made with its first frame")[place].0
+    /// The frame behind `frame`; behind the last one the first.
+    pub(super) fn next(&self, FrameId(frame): FrameId) -> FrameId {
+        FrameId(if frame < self.count().saturating_sub(1) { frame + 1 } else { 0 })
     }
 
     fn of(&self, FrameId(frame): FrameId) -> &Mutex<Frame> {
-        self.at(frame as usize)
+        let (segment, place) = place_of(frame as usize);
+        &self.segments[segment].get().expect("it was made with its first frame")[place].0
     }
 
     /// Locks a frame: never while another one is waited for, but for siblings in their order, and for the new
@@ -173,9 +186,18 @@ impl Frames {
         self.of(frame).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of memory that could be given back: of pages that are stored too, and of free frames.
+    /// Locks a frame, unless another thread has.
+    pub(super) fn try_lock(&self, frame: FrameId) -> Option<MutexGuard<'_, Frame>> {
+        match self.of(frame).try_lock() {
+            Ok(frame) => Some(frame),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Bytes of the pages that could be dropped.
     pub(super) fn droppable(&self) -> usize {
-        self.droppable.load(Ordering::Relaxed) + self.spare.load(Ordering::Relaxed)
+        self.droppable.load(Ordering::Relaxed)
     }
 
     fn free(&self) -> MutexGuard<'_, Blanks> {
@@ -185,34 +207,31 @@ impl Frames {
     /// The pages of siblings, in their order, as far as they are in memory. All their bytes are brought near side by
     /// side: not one after the other, when needed.
     pub(super) fn fetch(&self, frames: &[FrameId]) -> Vec<Option<Page>> {
-        self.touch(frames.iter().copied());
+        self.touch(frames);
         let mut locked = frames.iter().map(|frame| self.lock(*frame)).collect::<Vec<_>>();
-        for frame in &locked {
-            if let Content::Page(page) = &frame.content {
-                page.fetch();
-            }
-        }
-        locked.iter_mut().map(|frame| frame.page()).collect()
+        let counts = locked.iter().map(|frame| match &frame.content {
+            Content::Page(page) => page.holders(),
+            _ => 0,
+        });
+        hint::black_box(counts.sum::<usize>());
+        let pages = locked.iter_mut().map(|frame| frame.page()).collect::<Vec<_>>();
+        drop(locked);
+        pages.iter().flatten().for_each(Page::fetch);
+        pages
     }
 
     /// Looks at frames side by side: to lock them waits for each.
-    fn touch(&self, frames: impl Iterator<Item = FrameId>) {
-        hint::black_box(frames.filter(|frame| self.of(*frame).is_poisoned()).count());
+    pub(super) fn touch(&self, frames: &[FrameId]) {
+        hint::black_box(frames.iter().filter(|frame| self.of(**frame).is_poisoned()).count());
     }
 
-    /// Free frames with memory for pages of so many bytes, `count` of them.
+    /// Free frames with memory for pages of so many bytes: at least one of at most `count`, which is not 0.
     pub(super) fn blanks(&self, length: usize, count: usize) -> Vec<Blank> {
-        let mut blanks = Vec::with_capacity(count);
-        let mut bare = Vec::new();
-        {
+        let mut blanks = {
             let mut free = self.free();
-            blanks.extend(iter::from_fn(|| free.pop(length)).take(count));
-            let left = free.bare.len().saturating_sub(count - blanks.len());
-            bare.extend(free.bare.drain(left..));
-        }
-        self.touch(blanks.iter().map(|blank| blank.frame));
-        let kept = blanks.iter().map(|blank| blank.memory.len()).sum();
-        self.spare.fetch_sub(kept, Ordering::Relaxed);
+            iter::from_fn(|| free.pop(length)).take(count).collect::<Vec<_>>()
+        };
+        self.touch(&blanks.iter().map(|blank| blank.frame).collect::<Vec<_>>());
         let counts = blanks.iter().map(|blank| Arc::strong_count(&blank.memory));
         hint::black_box(counts.sum::<usize>());
         for blank in &mut blanks {
@@ -221,37 +240,44 @@ impl Frames {
                 blank.memory = memory(length);
             }
         }
-        while blanks.len() < count {
-            let frame = bare.pop().unwrap_or_else(|| self.add());
-            blanks.push(Blank { frame, memory: memory(length) });
+        if blanks.is_empty() {
+            blanks.push(Blank { frame: self.bare(), memory: memory(length) });
         }
         blanks
     }
 
-    /// Takes free frames back.
+    /// Takes free frames back. They keep their memory, as long as there is not too much of it.
     pub(super) fn give_back(&self, blanks: Blanks) {
+        let mut dropped = Vec::new();
         let mut free = self.free();
         free.bare.extend(blanks.bare);
-        let mut kept = 0;
         for blank in blanks.classes.into_iter().flatten() {
-            kept += blank.memory.len();
-            free.push(blank);
+            if free.bytes < self.spare_max {
+                free.push(blank);
+            } else {
+                free.bare.push(blank.frame);
+                dropped.push(blank.memory);
+            }
         }
-        self.spare.fetch_add(kept, Ordering::Relaxed);
+    }
+
+    /// A free frame without memory.
+    fn bare(&self) -> FrameId {
+        let bare = self.free().bare.pop();
+        bare.unwrap_or_else(|| self.add())
     }
 
     /// A new frame.
     fn add(&self) -> FrameId {
-        // One at a time makes them.
-        let _free = self.free();
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count.load(Ordering::Relaxed);
-        let (segment, _) = place_of(count);
+        let (segment, _) = place_of(count as usize);
         self.segments[segment].get_or_init(|| {
             let lines = iter::repeat_with(|| Line(Frame::FREE.into()));
             lines.take(SEGMENT_FIRST << segment).collect()
         });
         self.count.store(count + 1, Ordering::Release);
-        FrameId(u32::try_from(count).expect("the table ends before"))
+        FrameId(count)
     }
 
     /// Puts a page that was made for the tree `born` into a frame that is free.
@@ -261,8 +287,7 @@ impl Frames {
 
     /// A frame for a page that is in storage only.
     pub(super) fn stored(&self, id: PageId, born: u64) -> FrameId {
-        let bare = self.free().bare.pop();
-        let frame = bare.unwrap_or_else(|| self.add());
+        let frame = self.bare();
         let content = Content::Stored(None);
         *self.lock(frame) = Frame { content, born, id: Some(id), used: false };
         frame
@@ -284,24 +309,19 @@ impl Frames {
     /// Makes frames free that no tree needs any more.
     pub(super) fn release(&self, frames: &[FrameId]) {
         for frames in frames.chunks(RELEASED_AT_ONCE) {
+            self.touch(frames);
             let mut free = Blanks::default();
-            let mut spare = self.spare.load(Ordering::Relaxed);
-            self.touch(frames.iter().copied());
             for at in frames {
                 let Frame { content, id, .. } = mem::replace(&mut *self.lock(*at), Frame::FREE);
-                assert!(!matches!(content, Content::Free), "a frame is made free once");
-                let Content::Page(page) = content else {
-                    free.bare.push(*at);
-                    continue;
-                };
-                if id.is_some() {
-                    self.droppable.fetch_sub(page.memory(), Ordering::Relaxed);
-                }
-                if spare < self.spare_max {
-                    spare += page.memory();
-                    free.push(Blank { frame: *at, memory: page.into_memory() });
-                } else {
-                    free.bare.push(*at);
+                match content {
+                    Content::Page(page) => {
+                        if id.is_some() {
+                            self.droppable.fetch_sub(page.memory(), Ordering::Relaxed);
+                        }
+                        free.push(Blank { frame: *at, memory: page.into_memory() });
+                    }
+                    Content::Stored(_) => free.bare.push(*at),
+                    Content::Free => unreachable!("a frame is made free once"),
                 }
             }
             self.give_back(free);
@@ -320,16 +340,6 @@ impl Frames {
             }
         }
         found
-    }
-
-    /// The frames that were made for the tree `born`.
-    pub(super) fn made_for(&self, born: u64) -> Vec<FrameId> {
-        let frames = (0..self.count()).map(|at| FrameId(u32::try_from(at).expect("it is one's")));
-        let made = frames.filter(|frame| {
-            let frame = self.lock(*frame);
-            frame.born == born && !matches!(frame.content, Content::Free)
-        });
-        made.collect()
     }
 }
 
@@ -355,12 +365,15 @@ fn place_of(frame: usize) -> (usize, usize) {
 impl Frames {
     /// How many frames are not free.
     pub(super) fn in_use(&self) -> usize {
-        let is_used = |at: &usize| !matches!(self.at(*at).lock().unwrap().content, Content::Free);
+        let is_used = |at: &u32| !matches!(self.lock(FrameId(*at)).content, Content::Free);
         (0..self.count()).filter(is_used).count()
     }
 
-    /// Bytes of the pages that could be dropped.
-    pub(super) fn droppable_pages(&self) -> usize {
-        self.droppable.load(Ordering::Relaxed)
+    /// Bytes that free frames keep.
+    pub(super) fn spare(&self) -> usize {
+        let free = self.free();
+        let bytes = free.classes.iter().flatten().map(|blank| blank.memory.len()).sum();
+        assert_eq!(bytes, free.bytes);
+        bytes
     }
 }

@@ -28,7 +28,10 @@ use std::sync::Arc;
 use anwansi_proofs::Root;
 
 use self::{lineage::Lease, page::SLOTS_MAX};
-use crate::record::{self, INLINE_BYTES_MAX};
+use crate::{
+    Error,
+    record::{self, INLINE_BYTES_MAX},
+};
 
 pub use self::page::PageId;
 pub(crate) use self::{
@@ -68,6 +71,12 @@ impl Tree {
             })?);
         }
         Some(Tree { top, entries: flush.entries, bytes: flush.bytes, lease })
+    }
+
+    /// The page of the child at its top.
+    fn top_page(&self, pages: &Pages, child: &Child) -> Result<&Page, Error> {
+        let lease = self.lease.as_ref().expect("a tree with pages has a lease");
+        lease.top_page(|| pages.open(child))
     }
 
     /// How many trees are held for this one, each because others went on from it in other ways.

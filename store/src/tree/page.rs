@@ -58,7 +58,7 @@ pub(crate) struct Page {
     count: u8,
     has_children: bool,
     /// The bytes at the end of its memory that are not the page's.
-    unused: u8,
+    unused: u16,
 }
 
 const _: () = assert!(SLOTS_MAX <= SLOTS_STORED_MAX && SLOTS_STORED_MAX <= u32::BITS as usize);
@@ -163,9 +163,12 @@ impl Page {
     /// Brings its bytes near: those of several pages then come at once, not one after the other when needed.
     pub(crate) fn fetch(&self) {
         let bytes = self.bytes[..self.length()].iter().step_by(CACHE_LINE);
-        hint::black_box(
-            bytes.fold(Arc::strong_count(&self.bytes), |all, byte| all ^ *byte as usize),
-        );
+        hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
+    }
+
+    /// How many have it, which brings its first bytes near.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.bytes)
     }
 
     /// In bytes.

@@ -19,13 +19,16 @@ use crate::{
     record::StoredValue,
 };
 
+/// The part of the budget that free frames may keep.
+const SPARE_PART: usize = 64;
+
 /// Reads pages and values, and keeps within a budget those that storage could give again.
 #[derive(Debug)]
 pub(crate) struct Pages {
     engine: Arc<dyn Engine>,
     frames: Arc<Frames>,
     /// The frame that is looked at next, if room has to be made (the clock algorithm).
-    hand: Mutex<usize>,
+    hand: Mutex<FrameId>,
     /// The budget for all pages.
     bytes_max: usize,
     /// What others take of it.
@@ -36,8 +39,8 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize, threads: Arc<ThreadPool>) -> Self {
-        let frames = Arc::new(Frames::new(bytes_max / 16));
-        Pages { engine, frames, hand: 0.into(), bytes_max, taken: 0.into(), threads }
+        let frames = Arc::new(Frames::new(bytes_max / SPARE_PART));
+        Pages { engine, frames, hand: FrameId::FIRST.into(), bytes_max, taken: 0.into(), threads }
     }
 
     pub(super) fn frames(&self) -> &Arc<Frames> {
@@ -63,10 +66,10 @@ impl Pages {
         self.taken.store(usize::try_from(bytes).unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// Whether memory that could be given back is more than is left for it. An eighth of the budget is for old
+    /// Whether the pages that could be dropped take more than is left for them. An eighth of the budget is for old
     /// versions; a quarter is left in any case.
     fn is_full(&self) -> bool {
-        let left = self.bytes_max / 8 * 7;
+        let left = self.bytes_max / 8 * 7 - self.bytes_max / SPARE_PART;
         let left = left.saturating_sub(self.taken.load(Ordering::Relaxed));
         self.frames.droppable() > left.max(self.bytes_max / 4)
     }
@@ -74,6 +77,11 @@ impl Pages {
     /// The page in a frame, if it is in memory.
     pub(super) fn loaded(&self, frame: FrameId) -> Option<Page> {
         self.frames.lock(frame).page()
+    }
+
+    /// The page in a frame, if it is in memory and no other thread looks at it just now.
+    pub(super) fn near(&self, frame: FrameId) -> Option<Page> {
+        self.frames.try_lock(frame)?.page()
     }
 
     /// The page below `child`.
@@ -118,8 +126,16 @@ impl Pages {
         match &frame.content {
             // Another reader was quicker.
             Content::Page(page) => return Ok(page.clone()),
-            Content::Stored(Some(frames)) if frames.len() != below.len() => return Err(damaged),
-            Content::Stored(Some(frames)) => page.set_frames(frames),
+            Content::Stored(Some(frames)) => {
+                // Which pages there are is under no digest.
+                let same = |(frame, id): (&FrameId, &PageId)| {
+                    self.id(*frame).is_none_or(|stored| stored == *id)
+                };
+                if frames.len() != below.len() || !frames.iter().zip(&below).all(same) {
+                    return Err(damaged);
+                }
+                page.set_frames(frames);
+            }
             _ => {
                 let frames = below.into_iter().map(|id| self.frames.stored(id, born));
                 page.set_frames(&frames.collect::<Vec<_>>());
@@ -167,13 +183,13 @@ impl Pages {
             Err(TryLockError::WouldBlock) => return,
         };
         // Twice round at most: the first time clears the marks, the second finds them cleared.
-        for _ in 0..2 * self.frames.count() {
+        for _ in 0..2 * u64::from(self.frames.count()) {
             if !self.is_full() {
                 break;
             }
-            *hand = if *hand + 1 < self.frames.count() { *hand + 1 } else { 0 };
-            // One that is locked just now is in use.
-            let Ok(mut frame) = self.frames.at(*hand).try_lock() else { continue };
+            *hand = self.frames.next(*hand);
+            // One that is locked is in use just now.
+            let Some(mut frame) = self.frames.try_lock(*hand) else { continue };
             if !std::mem::take(&mut frame.used) {
                 self.frames.evict(&mut frame);
             }

@@ -1,6 +1,6 @@
 //! Reading a tree: one key, a range either way, and what proofs are made from.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use anwansi_proofs::{Digest, tree::View};
 use bytes::Bytes;
@@ -14,20 +14,23 @@ impl Tree {
         let mut page = match &self.top {
             Some(top) if top.side_of(key).is_eq() => match top {
                 Slot::Entry(entry) => return Ok(Some((entry.value.clone(), entry.leaf))),
-                Slot::Child(child) => pages.open(child)?,
+                Slot::Child(child) => Cow::Borrowed(self.top_page(pages, child)?),
             },
             _ => return Ok(None),
         };
         loop {
             match page.locate(key) {
-                Spot::Inside(at) if page.is_child(at) => page = pages.below(&page, at)?,
+                Spot::Inside(at) if page.is_child(at) => {
+                    page = Cow::Owned(pages.below(&page, at)?);
+                }
                 Spot::Inside(at) => return Ok(Some((page.value(at), page.digest(at)))),
                 Spot::Before(_) => return Ok(None),
             }
         }
     }
 
-    /// Whether `key` has an entry that can be read without the engine, its value included.
+    /// Whether `key` has an entry that can be read without the engine, its value included. Never waits: where others
+    /// are just now, nothing is said to be in memory.
     pub(crate) fn is_in_memory(&self, pages: &Pages, key: &[u8]) -> bool {
         let mut frame = match &self.top {
             Some(top) if top.side_of(key).is_eq() => match top {
@@ -37,7 +40,7 @@ impl Tree {
             _ => return false,
         };
         for _ in 0..PAGES_NEAR {
-            let Some(page) = pages.loaded(frame) else { return false };
+            let Some(page) = pages.near(frame) else { return false };
             let Spot::Inside(at) = page.locate(key) else { return false };
             match page.frame(at) {
                 Some(below) => frame = below,
@@ -55,7 +58,8 @@ impl Tree {
         end: Option<Bytes>,
         direction: Direction,
     ) -> Cursor<'a> {
-        Cursor { pages, start, end, direction, top: self.top.as_ref(), stack: Vec::new() }
+        let (top, stack) = (self.top.as_ref(), Vec::new());
+        Cursor { tree: self, pages, start, end, direction, top, stack }
     }
 }
 
@@ -64,6 +68,7 @@ const PAGES_NEAR: usize = 16;
 
 /// Walks over the entries of a range.
 pub(crate) struct Cursor<'a> {
+    tree: &'a Tree,
     pages: &'a Pages,
     start: Bytes,
     end: Option<Bytes>,
@@ -103,7 +108,7 @@ impl Cursor<'_> {
         match self.top.take() {
             Some(Slot::Entry(entry)) => return Ok(self.has(&entry.key).then(|| entry.clone())),
             Some(Slot::Child(child)) => {
-                self.enter(self.pages.open(child)?);
+                self.enter(self.tree.top_page(self.pages, child)?.clone());
                 return Ok(None);
             }
             None => {}
@@ -188,7 +193,10 @@ impl anwansi_proofs::tree::Tree for Source<'_> {
             Node::Top(Slot::Entry(entry)) => {
                 return Ok(View::Leaf { key: &entry.key, value: entry.value.digest() });
             }
-            Node::Top(Slot::Child(child)) => (self.pages.open(child)?, &child.prefix[..]),
+            Node::Top(Slot::Child(child)) => {
+                let page = self.tree.top_page(self.pages, child)?;
+                return Ok(branch(page, 0..page.count(), &child.prefix));
+            }
             Node::Within { page, slots } => {
                 let (at, key) = (slots.start, page.key(slots.start));
                 if slots.len() > 1 {

@@ -205,7 +205,8 @@ impl Page {
         let bytes = Arc::get_mut(&mut memory).expect("it is nobody else's");
         let (children, length) = write(bytes);
         let count = u8::try_from(count).expect("pages have few slots");
-        let unused = u8::try_from(bytes.len() - length).expect("memory is of the page's class");
+        let unused =
+            u16::try_from(bytes.len() - length).expect("memory is a fourth too long at most");
         Page { bytes: memory, children, count, has_children: children > 0, unused }
     }
 }
