@@ -134,3 +134,35 @@ pub(crate) fn read_flush(
     let tree = Tree::stored(pages, &flush).ok_or(Error::Damaged(damage))?;
     Ok((tree, (flush.epoch, flush.chunks)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Commit, LogKey, Options, Store, engine::Memory};
+
+    use super::*;
+
+    #[test]
+    fn old_versions_opened_between_one_another_are_found_again() {
+        let key = LogKey::from_secret([7; 32], None).unwrap();
+        // No version but the newest stays in memory.
+        let options = Options { cache_bytes: 256 << 10, ..Options::default() };
+        let store = Store::open(Arc::new(Memory::new()), key, &options).unwrap();
+        for version in 1..=120 {
+            let keys = (0..400).filter(|key| key % 7 == version % 7 || version == 1);
+            let write = |key: u64| (key.to_string().into(), Some(version.to_string().into()));
+            store.commit(Commit::new(keys.map(write).collect())).unwrap();
+        }
+        // Each lies between two that are open: a tree that goes on from one before it, in another way.
+        let order = [10, 100, 50, 90, 70, 85, 77, 82, 79, 81, 80];
+        let open = |version| store.at(Version(version)).unwrap();
+        let opened = order.map(|version| (version, open(version)));
+        for (version, snapshot) in &opened {
+            assert!(Arc::ptr_eq(&snapshot.version, &open(*version).version), "{version}");
+            let newest = |key: u64| (1..=*version).rev().find(|at| key % 7 == at % 7 || *at == 1);
+            for key in 0..400 {
+                let value = snapshot.get(key.to_string().as_bytes()).unwrap().unwrap();
+                assert_eq!(value, newest(key).unwrap().to_string(), "{key} at {version}");
+            }
+        }
+    }
+}
