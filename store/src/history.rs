@@ -38,7 +38,7 @@ struct Recent {
 }
 
 impl History {
-    /// Keeps a version that is no longer the newest, within an eighth of the budget for pages. The
+    /// Keeps a version that is no longer the newest, within a sixteenth of the budget for pages. The
     /// version after it made `writes` writes: so many pages are its alone.
     ///
     /// Gives those that are kept no longer: to drop one frees thousands of pages.
@@ -53,7 +53,7 @@ impl History {
         recent.versions.push_back((snapshot.version.clone(), bytes));
         recent.bytes += bytes;
         let mut gone = Vec::new();
-        while recent.bytes > cache_bytes as u64 / 8 {
+        while recent.bytes > cache_bytes as u64 / 16 {
             let Some((version, bytes)) = recent.versions.pop_front() else { break };
             recent.bytes -= bytes;
             gone.push(version);

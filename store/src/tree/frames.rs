@@ -6,7 +6,7 @@
 //! about that size: a store in steady state hardly asks the allocator for any.
 
 use std::{
-    array, hint, iter, mem,
+    hint, iter, mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -19,9 +19,9 @@ use super::{Page, PageId};
 const COUNTS: usize = 2 * size_of::<usize>();
 /// The least memory for a page together with these counts.
 const MEMORY_MIN: usize = 256;
-/// The frames of the first segment of the table; each further one has twice as many.
-const SEGMENT_FIRST: usize = 1024;
-const SEGMENTS: usize = 22;
+/// The frames of one segment of the table, and how many segments there may be: enough for billions of entries.
+const SEGMENT: usize = 1 << 13;
+const SEGMENTS: usize = 1 << 15;
 /// How many frames are made free at once.
 const RELEASED_AT_ONCE: usize = 64;
 
@@ -138,7 +138,7 @@ fn class(length: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct Frames {
     /// Each is made when the one before it is full, and never moves.
-    segments: [OnceLock<Box<[Line]>>; SEGMENTS],
+    segments: Box<[OnceLock<Box<[Line]>>]>,
     /// How many frames there are.
     count: AtomicU32,
     /// Held while one is added.
@@ -155,7 +155,7 @@ pub(super) struct Frames {
 impl Frames {
     /// Free frames may keep so many bytes.
     pub(super) fn new(spare_max: usize) -> Self {
-        let segments = array::from_fn(|_| OnceLock::new());
+        let segments = iter::repeat_with(OnceLock::new).take(SEGMENTS).collect();
         let (count, adding, free, droppable, trees) = <_>::default();
         Frames { segments, count, adding, free, droppable, spare_max, trees }
     }
@@ -176,7 +176,7 @@ impl Frames {
     }
 
     fn of(&self, FrameId(frame): FrameId) -> &Mutex<Frame> {
-        let (segment, place) = place_of(frame as usize);
+        let (segment, place) = (frame as usize / SEGMENT, frame as usize % SEGMENT);
         &self.segments[segment].get().expect("it was made with its first frame")[place].0
     }
 
@@ -271,11 +271,8 @@ impl Frames {
     fn add(&self) -> FrameId {
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count.load(Ordering::Relaxed);
-        let (segment, _) = place_of(count as usize);
-        self.segments[segment].get_or_init(|| {
-            let lines = iter::repeat_with(|| Line(Frame::FREE.into()));
-            lines.take(SEGMENT_FIRST << segment).collect()
-        });
+        self.segments[count as usize / SEGMENT]
+            .get_or_init(|| iter::repeat_with(|| Line(Frame::FREE.into())).take(SEGMENT).collect());
         self.count.store(count + 1, Ordering::Release);
         FrameId(count)
     }
@@ -353,12 +350,6 @@ impl Frame {
             Content::Free => unreachable!("a tree holds its frames"),
         }
     }
-}
-
-/// The segment of a frame, and its place in it.
-fn place_of(frame: usize) -> (usize, usize) {
-    let segment = (frame / SEGMENT_FIRST + 1).ilog2() as usize;
-    (segment, frame - ((1 << segment) - 1) * SEGMENT_FIRST)
 }
 
 #[cfg(test)]

@@ -372,7 +372,7 @@ mod tests {
             assert_eq!(pages.frames().in_use(), 0, "seed {seed}");
             assert_eq!(pages.frames().droppable(), 0, "seed {seed}");
             // One that was kept when there was still room for it may be above.
-            let spare_max = pages.bytes_max() / 64 + (32 << 10);
+            let spare_max = pages.bytes_max() / 16 + (32 << 10);
             assert!(pages.frames().spare() <= spare_max, "seed {seed}");
         }
     }

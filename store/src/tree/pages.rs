@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The part of the budget that free frames may keep.
-const SPARE_PART: usize = 64;
+const SPARE_PART: usize = 16;
 
 /// Reads pages and values, and keeps within a budget those that storage could give again.
 #[derive(Debug)]
@@ -67,9 +67,9 @@ impl Pages {
     }
 
     /// Whether the pages that could be dropped take more than is left for them. An eighth of the budget is for old
-    /// versions; a quarter is left in any case.
+    /// versions and free frames; a quarter is left in any case.
     fn is_full(&self) -> bool {
-        let left = self.bytes_max / 8 * 7 - self.bytes_max / SPARE_PART;
+        let left = self.bytes_max / 8 * 7;
         let left = left.saturating_sub(self.taken.load(Ordering::Relaxed));
         self.frames.droppable() > left.max(self.bytes_max / 4)
     }
