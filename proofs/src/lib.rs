@@ -68,8 +68,8 @@ pub use draw::Drawn;
 pub use error::{Error, Format};
 pub use evidence::{
     Agreed, Checked, CheckedVersion, Claimed, DRAWN_SUM_MAX, Disagreement, EARLIER_MAX,
-    EVIDENCE_BYTES_MAX, Evidence, FOLDED_BYTES_MAX, Finding, Level, Misfold, Part, Recounted,
-    Refused, Spot,
+    EVIDENCE_BYTES_MAX, Evidence, EvidenceStart, FOLDED_BYTES_MAX, Finding, Level, Misfold, Part,
+    Recounted, Refused, Spot,
 };
 pub use fold::{Fold, FoldError, Operand};
 pub use hash::{Digest, Root};

@@ -20,6 +20,16 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
+/// Appends what [`base64`] writes.
+pub(crate) fn push_base64(text: &mut String, bytes: &[u8]) {
+    STANDARD.encode_string(bytes, text);
+}
+
+/// How long that is.
+pub(crate) fn base64_len(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
+
 /// Reads what [`base64`] writes, and nothing else: padding and zero trailing bits are required.
 /// Allocates three quarters of `text`; the caller bounds its length.
 pub(crate) fn base64_decode(text: &str) -> Option<Vec<u8>> {

@@ -9,8 +9,8 @@ mod signers;
 use std::collections::BTreeMap;
 
 use anwansi_proofs::{
-    Error, Evidence, Finding, Header, Level, LogHash, LogProof, Note, Part, Policy, Refused,
-    checkpoint_body,
+    Error, Evidence, EvidenceStart, Finding, Header, Level, LogHash, LogProof, Note, Part, Policy,
+    Refused, checkpoint_body,
 };
 use serde_json::{Value, json};
 
@@ -229,6 +229,19 @@ fn names_given_twice_or_unknown_or_null_are_refused() {
     assert!(Evidence::parse(behind.as_bytes()).is_err(), "something behind it");
     let deep = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
     assert!(Evidence::parse(deep.as_bytes()).is_err(), "hostile depth");
+}
+
+#[test]
+fn evidence_that_begins_as_others_do_is_written_as_on_its_own() {
+    // A text may hold what JSON escapes.
+    let (header, finality) = ("anwansi/header/v1\nname \"é\"\n", "c2sp.org/tlog-proof@v1\n\\\n");
+    let start = EvidenceStart::new(header, finality);
+    for length in 0..10 {
+        let proof = vec![0xfa; length];
+        let (header, finality) = (header.to_owned(), finality.to_owned());
+        let part = Part { header, finality, state: Some(proof.clone()), tasks: None };
+        assert_eq!(start.with(&proof), Evidence::new(part).to_json());
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     openapi::ProblemDocument,
     problem::Problem,
-    read::{Form, Tag, in_path, json_lines, size_of},
+    read::{Form, Tag, in_path, json_lines},
     state::{App, Room},
 };
 
@@ -55,14 +55,14 @@ pub(crate) async fn changes(
     }
     let room = app.room_for_stream()?;
     let read = app.read(move |store| {
-        let (header, finality) = store.finality(version)?;
+        let finality = store.finality(version)?;
         let update = STANDARD.encode(store.update_proof(version)?);
-        Ok((header, finality, update, store.changes(version)?))
+        Ok((finality, update, store.changes(version)?))
     });
-    let (header, finality, update, changes) = read.await?;
-    let tag = Tag { version, size: size_of(&finality), form: Form::Json };
-    let first =
-        json!({ "header": header, "finality": finality.to_string(), "update": update }).to_string();
+    let (finality, update, changes) = read.await?;
+    let tag = Tag { version, size: finality.log_size, form: Form::Json };
+    let (header, proof) = (&finality.header, finality.proof.to_string());
+    let first = json!({ "header": header, "finality": proof, "update": update }).to_string();
     let (pieces, body) = mpsc::channel(PIECES_MAX);
     tokio::spawn(produce(first, changes, pieces, app, room));
     Ok(json_lines(Body::from_stream(ReceiverStream::new(body)), tag.headers()))

@@ -3,7 +3,8 @@
 //! ```text
 //!   listen.rs     connections, within bounds
 //!     |
-//!   routes()      the table below: counted, in time, errors as problem documents (problem.rs)
+//!   routes()      the table below: counted, in time, errors as problem documents (problem.rs),
+//!     |           read by pages of other sites (browsers.rs)
 //!     |
 //!   tiles.rs      /checkpoint, /tile/...            the log, for anyone's tools
 //!   read.rs       /v1/info, /v1/versions, health
@@ -31,6 +32,7 @@
 
 mod auth;
 mod body;
+mod browsers;
 mod changes;
 mod config;
 mod demo;
@@ -63,14 +65,11 @@ pub use state::{
 use axum::{
     Router,
     http::{Method, Uri},
-    middleware::from_fn_with_state,
+    middleware::{from_fn_with_state, map_response},
     response::IntoResponse as _,
     routing::{get, post},
 };
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{Any, CorsLayer},
-};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use ledger::{assignments, blobs, events, nodes, transitions, votes};
 use problem::{Kind, Problem};
@@ -103,26 +102,18 @@ fn routes(app: App) -> Router {
         .route("/readyz", get(read::readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
-        .method_not_allowed_fallback(unknown_method)
-        .layer(
-            // Around the line above: browsers first ask with OPTIONS, which no route knows.
-            CorsLayer::new()
-                .allow_origin(Any)
-                .allow_methods([Method::GET, Method::HEAD, Method::POST])
-                .allow_headers(Any)
-                .expose_headers(Any),
-        );
+        .method_not_allowed_fallback(unknown_method);
     let writes = Router::new()
         .route("/v1/commits", post(write::commits))
         .route("/v1/transitions", post(transitions::submit))
         .route("/v1/transitions/{id}/cancel", post(transitions::cancel))
-        .method_not_allowed_fallback(unknown_method);
+        .method_not_allowed_fallback(unknown_method)
+        .layer(map_response(browsers::not_for_others));
     reads
         .merge(writes)
         .fallback(unknown_route)
-        .layer(from_fn_with_state(app.clone(), metrics::in_time))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), metrics::count))
+        // The first one is around the second: together they cost what one does.
+        .layer((from_fn_with_state(app.clone(), metrics::count), CatchPanicLayer::custom(panicked)))
         .with_state(app)
 }
 

@@ -14,7 +14,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use tracing::Level;
+
 use crate::{
+    browsers::open_to_others,
     ledger::figures::Figures,
     problem::{Kind, Problem},
     state::{App, Shared},
@@ -112,13 +115,25 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
     ([(CONTENT_TYPE, MEDIA_TYPE)], app.metrics.text(&app)).into_response()
 }
 
-/// Counts a request, whatever becomes of it, and logs it.
+/// Counts a request, whatever becomes of it, and logs it; ends what takes too long, and lets others see the answer.
 pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
     let route: Arc<str> = match request.extensions().get::<MatchedPath>() {
         Some(route) => route.as_str().into(),
         None => "none".into(),
     };
-    let method = match *request.method() {
+    let method = request.method().clone();
+    let path = tracing::enabled!(Level::DEBUG).then(|| request.uri().path().to_owned());
+    app.metrics.at_work.inc();
+    let at_work = AtWork(app.clone());
+    let begun = Instant::now();
+    let answered = tokio::time::timeout(app.limits.timeout, next.run(request)).await;
+    let response = answered.unwrap_or_else(|_| {
+        let detail = "the request took too long; what it asks for may or may not have happened: send it \
+                      again, a commit under its Idempotency-Key";
+        Problem::new(Kind::Timeout, detail).into_response()
+    });
+    let response = open_to_others(&method, response);
+    let method = match method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
@@ -127,11 +142,6 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     };
-    let path = request.uri().path().to_owned();
-    app.metrics.at_work.inc();
-    let at_work = AtWork(app.clone());
-    let begun = Instant::now();
-    let response = next.run(request).await;
     drop(at_work);
     let (elapsed, status) = (begun.elapsed(), response.status().as_u16());
     tracing::debug!(method, path, status, micros = elapsed.as_micros(), "answered");
@@ -150,14 +160,4 @@ impl Drop for AtWork {
     fn drop(&mut self) {
         self.0.metrics.at_work.dec();
     }
-}
-
-/// Ends what takes too long.
-pub(crate) async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
-    let answered = tokio::time::timeout(app.limits.timeout, next.run(request)).await;
-    answered.unwrap_or_else(|_| {
-        let detail = "the request took too long; what it asks for may or may not have happened: send it \
-                      again, a commit under its Idempotency-Key";
-        Problem::new(Kind::Timeout, detail).into_response()
-    })
 }

@@ -7,7 +7,7 @@ use anwansi_proofs::{
 use anwansi_store::{Snapshot, Store, Which, engine::Direction};
 use axum::{
     body::Body,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
@@ -19,7 +19,7 @@ use crate::{
     openapi::{EvidenceDocument, ProblemDocument},
     problem::{Kind, Problem},
     query::{AtMost, Query, bound, decode_hex, either, in_order, json, key, version},
-    read::{Form, Tag, limit, size_of},
+    read::{Form, Tag, limit},
     state::{
         ANSWER_BYTES_MAX, App, PROOF_KEYS_MAX, QUESTION_BYTES_MAX, RANGE_ENTRIES,
         RANGE_ENTRIES_MAX, at,
@@ -58,12 +58,9 @@ struct Answer {
     (status = 413, description = "`answer-too-large`", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
-pub(crate) async fn state(
-    State(app): State<App>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let query = Query::parse(uri.query(), &["key", "key_hex", "version"])?;
+pub(crate) async fn state(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let query = Query::parse(request.uri().query(), &["key", "key_hex", "version"])?;
     let mut keys = Vec::new();
     for plain in query.all("key") {
         keys.push(key(plain.to_vec())?);
@@ -75,25 +72,25 @@ pub(crate) async fn state(
         return Err(Problem::malformed("name at least one key, as key=... or key_hex=..."));
     }
     too_many(keys.len())?;
-    let (version, form) = (query.version()?, Form::wanted(&headers));
+    let (version, form) = (query.version()?, Form::wanted(headers));
     let latest = app.store.latest();
-    if let Some(tag) = known(latest.version(), version, form, &headers) {
+    if let Some(tag) = known(latest.version(), version, form, headers) {
         return Ok(tag.not_modified());
     }
-    let at_once = version.is_none_or(|version| version == latest.version())
-        && keys.len() <= AT_ONCE_MAX
-        && keys.iter().all(|key| latest.is_in_memory(key));
-    // What was looked at is what is answered from.
-    let latest = at_once.then_some(latest);
-    let work = move |store: &Store| {
-        let snapshot = latest.map_or_else(|| at(store, version), Ok)?;
+    let question = keys.iter().fold(Question::default(), |question, key| question.key(key));
+    if keys.len() <= AT_ONCE_MAX && version.is_none_or(|version| version == latest.version()) {
+        // To hand it to another thread would take longer than to do it. Values in memory are short: all fits.
+        if let Some(proof) = latest.prove_near(&question) {
+            return send(&app, answer(&app.store, latest.version(), Which::State, proof, form)?);
+        }
+    }
+    let answer = app.read(move |store| {
+        let snapshot = at(store, version)?;
         fits(&snapshot, &keys, &[])?;
-        let question = keys.iter().fold(Question::default(), |question, key| question.key(key));
-        answer(store, &snapshot, Which::State, &question, form)
-    };
-    // To hand it to another thread would take longer than to do it.
-    let answer = if at_once { work(&app.store) } else { app.read(work).await };
-    send(&app, answer?)
+        let proof = snapshot.prove(Which::State, &question)?;
+        answer(store, snapshot.version(), Which::State, proof, form)
+    });
+    send(&app, answer.await?)
 }
 
 /// Evidence for a range of keys: all entries in it, and that there are no others.
@@ -140,7 +137,8 @@ pub(crate) async fn range(
         let next = cut(&snapshot, &start, end.as_deref(), limit)?;
         let end = next.as_deref().or(end.as_deref());
         let question = Question::default().range(&start, end);
-        let answer = answer(store, &snapshot, Which::State, &question, form)?;
+        let proof = snapshot.prove(Which::State, &question)?;
+        let answer = answer(store, snapshot.version(), Which::State, proof, form)?;
         Ok(Answer { next, ..answer })
     });
     let answer = answer.await?;
@@ -225,7 +223,8 @@ pub(crate) async fn proofs(
         for (start, end) in &ranges {
             question = question.range(start, end.as_deref());
         }
-        answer(store, &snapshot, which, &question, form)
+        let proof = snapshot.prove(which, &question)?;
+        answer(store, snapshot.version(), which, proof, form)
     });
     send(&app, answer.await?)
 }
@@ -267,26 +266,22 @@ impl Asked {
     }
 }
 
-/// Proves and puts the evidence together, under the newest checkpoint.
+/// Puts the evidence together, under the newest checkpoint.
 fn answer(
     store: &Store,
-    snapshot: &Snapshot,
+    version: Version,
     which: Which,
-    question: &Question,
+    proof: Vec<u8>,
     form: Form,
 ) -> Result<Answer, Problem> {
-    let version = snapshot.version();
-    let proof = snapshot.prove(which, question)?;
-    let (header, finality) = store.finality(version)?;
-    let tag = Tag { version, size: size_of(&finality), form };
-    let bytes = match form {
-        Form::Bytes => proof,
-        Form::Json => {
-            let (state, tasks) = match which {
-                Which::State => (Some(proof), None),
-                Which::Tasks => (None, Some(proof)),
-            };
-            let part = Part { header, finality: finality.to_string(), state, tasks };
+    let finality = store.finality(version)?;
+    let tag = Tag { version, size: finality.log_size, form };
+    let bytes = match (form, which) {
+        (Form::Bytes, _) => proof,
+        (Form::Json, Which::State) => finality.evidence.with(&proof).into_bytes(),
+        (Form::Json, Which::Tasks) => {
+            let (header, finality) = (finality.header.clone(), finality.proof.to_string());
+            let part = Part { header, finality, state: None, tasks: Some(proof) };
             Evidence::new(part).to_json().into_bytes()
         }
     };

@@ -76,6 +76,6 @@ pub use ledger::{
 };
 pub use options::Options;
 pub use snapshot::{Pair, Snapshot, Which};
-pub use store::{Clock, Store};
+pub use store::{Clock, Finality, Store};
 pub use transaction::Transaction;
 pub use tree::PageId;

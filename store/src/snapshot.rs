@@ -9,7 +9,7 @@ use crate::{
     Damage, Error,
     engine::{Direction, Engine},
     record::ChunkKind,
-    tree::{Pages, Source, Tree, Write},
+    tree::{Near, Pages, Source, Tree, Write},
     version,
 };
 
@@ -37,6 +37,9 @@ pub(crate) struct At {
     pub(crate) header: Header,
     pub(crate) tree: Tree,
 }
+
+/// Pages that are looked at for a proof without waiting, at most: only keys that were made to do so lie deeper.
+const PAGES_NEAR_MAX: usize = 64;
 
 /// An entry that was read: a key and its value.
 pub type Pair = (Bytes, Bytes);
@@ -87,16 +90,6 @@ impl Snapshot {
         }
     }
 
-    /// Whether `key` has a value, and that with all that proves it is in memory and near: reading or proving it
-    /// now takes some ten microseconds. It may leave memory at any time.
-    ///
-    /// # Cost
-    /// A walk down the tree; it never waits.
-    #[must_use]
-    pub fn is_in_memory(&self, key: &[u8]) -> bool {
-        self.version.tree.is_in_memory(&self.pages, key)
-    }
-
     /// The entries from `start`, inclusive, to `end`, exclusive (none: to the last), in the order of
     /// `direction`. After an error there are no more.
     pub fn range(
@@ -130,6 +123,16 @@ impl Snapshot {
                 Ok(proof)
             }
         }
+    }
+
+    /// As [`prove`](Self::prove) of the state, if all that it takes is in memory and little, and no other thread is
+    /// just there.
+    ///
+    /// # Cost
+    /// It never waits, and looks at 64 pages at most: some ten microseconds for each key.
+    #[must_use]
+    pub fn prove_near(&self, question: &Question) -> Option<Vec<u8>> {
+        prove(&Near::new(self.source(), PAGES_NEAR_MAX), question).ok()
     }
 
     /// The entries of the tasks tree, in key order.

@@ -11,7 +11,8 @@ use std::{
 };
 
 use anwansi_proofs::{
-    Change, Evidence, LogHash, LogProof, Note, Origin, Part, Question, Version, Vkey,
+    Change, Evidence, EvidenceStart, LogHash, LogProof, Note, Origin, Part, Question, Version,
+    Vkey,
     log::{Bundle, Tile},
     prove_update,
 };
@@ -79,8 +80,21 @@ pub(crate) struct Published {
     pub(crate) snapshot: Snapshot,
     pub(crate) log: Log,
     pub(crate) checkpoint: Note,
-    /// Its header, and the proof that it is in the log: made for the first who asks.
-    finality: OnceLock<(String, LogProof)>,
+    /// That of this version: made for the first who asks.
+    finality: OnceLock<Arc<Finality>>,
+}
+
+/// What shows that a version is final.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finality {
+    /// The text of its header.
+    pub header: String,
+    /// That the header is in the log, under a signed checkpoint.
+    pub proof: LogProof,
+    /// The size of the log under that checkpoint: one more than the newest version.
+    pub log_size: u64,
+    /// What evidence about its state begins with.
+    pub evidence: EvidenceStart,
 }
 
 impl Published {
@@ -360,7 +374,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoSuchVersion`] and those of storage.
-    pub fn finality(&self, version: Version) -> Result<(String, LogProof), Error> {
+    pub fn finality(&self, version: Version) -> Result<Arc<Finality>, Error> {
         self.finality_under(&self.shared.published(), version)
     }
 
@@ -369,7 +383,7 @@ impl Store {
         &self,
         published: &Published,
         version: Version,
-    ) -> Result<(String, LogProof), Error> {
+    ) -> Result<Arc<Finality>, Error> {
         let newest = published.snapshot.version();
         if version > newest {
             return Err(Error::NoSuchVersion { version, newest });
@@ -383,11 +397,18 @@ impl Store {
         let siblings = published.log.inclusion_proof(engine, version.0)?;
         let proof = LogProof::new(version.0, siblings, published.checkpoint.clone());
         let proof = proof.expect("versions and proofs are within the log's limits");
+        let header = if version < newest {
+            version::read(engine, version)?.1.header
+        } else {
+            published.snapshot.header().to_string()
+        };
+        let evidence = EvidenceStart::new(&header, &proof.to_string());
+        let log_size = published.log.size();
+        let finality = Arc::new(Finality { header, proof, log_size, evidence });
         if version < newest {
-            return Ok((version::read(engine, version)?.1.header, proof));
+            return Ok(finality);
         }
-        let header = published.snapshot.header().to_string();
-        Ok(published.finality.get_or_init(|| (header, proof)).clone())
+        Ok(published.finality.get_or_init(|| finality).clone())
     }
 
     /// Evidence that answers `question` at `version`, under the newest checkpoint.
@@ -401,12 +422,13 @@ impl Store {
         question: &Question,
     ) -> Result<Evidence, Error> {
         let proof = self.at(version)?.prove(which, question)?;
-        let (header, finality) = self.finality(version)?;
+        let finality = self.finality(version)?;
         let (state, tasks) = match which {
             Which::State => (Some(proof), None),
             Which::Tasks => (None, Some(proof)),
         };
-        Ok(Evidence::new(Part { header, finality: finality.to_string(), state, tasks }))
+        let (header, finality) = (finality.header.clone(), finality.proof.to_string());
+        Ok(Evidence::new(Part { header, finality, state, tasks }))
     }
 
     /// The bytes of a tile of the log; `None` if the log is not that long yet.

@@ -8,9 +8,9 @@ use std::{
     sync::{Arc, Barrier, Mutex, mpsc},
 };
 
-use anwansi_proofs::{Digest, Version};
+use anwansi_proofs::{Digest, Question, Version};
 use anwansi_store::{
-    COMMIT_WRITES_MAX, Commit, Error, LogKey, Options, RequestId, Store,
+    COMMIT_WRITES_MAX, Commit, Error, LogKey, Options, RequestId, Store, Which,
     engine::{self, Direction, Engine, Keyspace, Memory},
 };
 use bytes::Bytes;
@@ -101,23 +101,26 @@ fn large_values_go_through_commit_reopening_and_reading() {
 }
 
 #[test]
-fn key_is_in_memory_if_it_can_be_read_without_the_engine() {
+fn key_is_proven_at_once_if_that_needs_no_engine() {
     let engine = Arc::new(Memory::new());
     let store = open(engine.clone());
     let small = (0..300).map(|number| (format!("small{number}").into(), Some("short".into())));
     let large = [("large".into(), Some(vec![1; 1025].into()))];
     store.commit(Commit::new(small.chain(large).collect())).unwrap();
+    let question = |key: &str| Question::default().key(key.as_bytes());
     let latest = store.latest();
-    assert!(latest.is_in_memory(b"small7"));
-    assert!(!latest.is_in_memory(b"large"), "its value is not in a page");
-    assert!(!latest.is_in_memory(b"absent"));
+    for key in ["small7", "absent"] {
+        let proof = latest.prove(Which::State, &question(key)).unwrap();
+        assert_eq!(latest.prove_near(&question(key)), Some(proof), "{key}");
+    }
+    assert_eq!(latest.prove_near(&question("large")), None, "its value is not in a page");
     store.close().unwrap();
     drop((store, latest));
     let store = open(engine);
     let latest = store.latest();
-    assert!(!latest.is_in_memory(b"small7"), "nothing was read yet");
+    assert_eq!(latest.prove_near(&question("small7")), None, "nothing was read yet");
     assert!(latest.get(b"small7").unwrap().is_some());
-    assert!(latest.is_in_memory(b"small7"));
+    assert!(latest.prove_near(&question("small7")).is_some());
 }
 
 #[test]
@@ -127,10 +130,11 @@ fn finality_is_that_of_its_version_however_often_it_is_asked() {
         store.commit(common::commit(&[&format!("a={number}")])).unwrap();
         let versions = (0..=number).map(Version);
         let answers = versions.map(|version| {
-            let (header, proof) = store.finality(version).unwrap();
-            assert_eq!(store.finality(version).unwrap(), (header.clone(), proof));
-            assert_eq!(header, store.headers(version, 1).unwrap()[0]);
-            header
+            let finality = store.finality(version).unwrap();
+            assert_eq!(store.finality(version).unwrap(), finality);
+            assert_eq!(finality.header, store.headers(version, 1).unwrap()[0]);
+            assert_eq!(finality.log_size, number + 1);
+            finality.header.clone()
         });
         assert_eq!(answers.collect::<HashSet<_>>().len(), usize::try_from(number).unwrap() + 1);
     }

@@ -152,7 +152,7 @@ impl World {
         let (id, task, round) = at;
         let Ok(progress) = self.store.ledger().progress(&id) else { return };
         let node = self.nodes.iter().find(|node| node.key() == key).unwrap();
-        let opened = self.store.finality(progress.opened).unwrap().0;
+        let opened = self.store.finality(progress.opened).unwrap().header.clone();
         let opened = Digest::of(opened.as_bytes());
         let place = anwansi_proofs::Place { opened, transition: id, task, round };
         let second = node.pledge(&place, b"another", &[9; 32]);

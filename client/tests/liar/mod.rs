@@ -390,8 +390,8 @@ fn commit_answer(store: &Store, lie: Lie, headers: &HeaderMap, body: &Bytes) -> 
 
 fn checkpoint(store: &Store, lie: Lie) -> Answer {
     if lie == Lie::WentBack {
-        let (_, proof) = open().finality(Version(0)).unwrap();
-        return answer(200, proof.checkpoint().to_string());
+        let finality = open().finality(Version(0)).unwrap();
+        return answer(200, finality.proof.checkpoint().to_string());
     }
     answer(200, store.checkpoint().to_string())
 }
@@ -429,12 +429,14 @@ fn other_index(finality: &Value, version: Version) -> Value {
 
 fn header(store: &Store, lie: Lie, version: &str) -> Answer {
     let version = Version(version.parse().unwrap());
-    let Ok((mut header, proof)) = store.finality(version) else {
+    let Ok(shown) = store.finality(version) else {
         return problem(404, "no-such-version", "not yet");
     };
-    let mut finality = json!(proof.to_string());
+    let (mut header, mut finality) = (shown.header.clone(), json!(shown.proof.to_string()));
     match lie {
-        Lie::HeaderSwapped => header = store.finality(Version(version.0 - 1)).unwrap().0,
+        Lie::HeaderSwapped => {
+            header.clone_from(&store.finality(Version(version.0 - 1)).unwrap().header);
+        }
         Lie::WrongIndex => finality = other_index(&finality, version),
         _ => {}
     }
@@ -443,7 +445,8 @@ fn header(store: &Store, lie: Lie, version: &str) -> Answer {
 
 fn changes(store: &Store, lie: Lie, version: &str) -> Answer {
     let version = Version(version.parse().unwrap());
-    let (header, proof) = store.finality(version).unwrap();
+    let shown = store.finality(version).unwrap();
+    let (header, proof) = (shown.header.clone(), &shown.proof);
     let mut update = store.update_proof(version).unwrap();
     if lie == Lie::Update(version.0) {
         let last = update.len() - 1;

@@ -14,7 +14,7 @@ use serde::{
 
 use crate::{
     Digest, Error, Format, Pledge, Spec, Vote,
-    text::{base64, base64_decode, decimal},
+    text::{base64, base64_decode, base64_len, decimal, push_base64},
 };
 
 /// The longest evidence, in bytes of JSON.
@@ -135,6 +135,37 @@ impl Evidence {
         serde_json::to_string(self).expect("strings and maps of strings are always JSON")
     }
 }
+
+/// Evidence about the state of one version as JSON, up to the proof: all answers of a version begin with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceStart(String);
+
+impl EvidenceStart {
+    /// Of a version with this header and tlog-proof, each in its text.
+    #[must_use]
+    pub fn new(header: &str, finality: &str) -> Self {
+        let (header, finality) = (header.into(), finality.into());
+        let part = Part { header, finality, state: Some(Vec::new()), tasks: None };
+        let mut json = Evidence::new(part).to_json();
+        assert!(json.ends_with(END), "the proof over the state is the last member");
+        json.truncate(json.len() - END.len());
+        EvidenceStart(json)
+    }
+
+    /// The evidence with a proof over the state, as [`Evidence::to_json`] writes it.
+    #[must_use]
+    pub fn with(&self, proof: &[u8]) -> String {
+        let EvidenceStart(start) = self;
+        let mut json = String::with_capacity(start.len() + base64_len(proof.len()) + END.len());
+        json.push_str(start);
+        push_base64(&mut json, proof);
+        json.push_str(END);
+        json
+    }
+}
+
+/// What stands behind the proof.
+const END: &str = "\"}";
 
 /// The name of the format, which is all that may stand in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use alloc::collections::BTreeMap;
 
 pub use aggregate::FOLDED_BYTES_MAX;
 pub use agreement::{Agreed, Claimed, Recounted};
-pub use form::{EARLIER_MAX, EVIDENCE_BYTES_MAX, Evidence, Part};
+pub use form::{EARLIER_MAX, EVIDENCE_BYTES_MAX, Evidence, EvidenceStart, Part};
 pub use part::CheckedVersion;
 pub use refused::{Disagreement, Misfold, Refused, Spot};
 pub use round::DRAWN_SUM_MAX;

@@ -87,7 +87,7 @@ impl Ledger<'_> {
 
     /// A version with what is to be shown of it, under one checkpoint.
     fn part(&self, published: &Published, version: Version, shown: &Shown) -> Result<Part, Error> {
-        let (header, finality) = self.store.finality_under(published, version)?;
+        let finality = self.store.finality_under(published, version)?;
         let state = match (&shown.written, shown.registry) {
             // Kept with the transition, for when the version itself is gone.
             (None, true) => Some(journal::registry(self.engine(), version)?.into()),
@@ -105,7 +105,8 @@ impl Ledger<'_> {
             }
             None => None,
         };
-        Ok(Part { header, finality: finality.to_string(), state, tasks })
+        let (header, finality) = (finality.header.clone(), finality.proof.to_string());
+        Ok(Part { header, finality, state, tasks })
     }
 
     /// What became of a transition and of its tasks, as the version that decided it records them.

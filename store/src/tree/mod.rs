@@ -38,7 +38,7 @@ pub(crate) use self::{
     frames::FrameId,
     page::{Page, Spot},
     pages::Pages,
-    read::Source,
+    read::{Near, Source},
     slot::{Child, Entry, Slot, Value},
     update::Write,
 };

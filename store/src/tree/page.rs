@@ -166,6 +166,12 @@ impl Page {
         hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
     }
 
+    /// Brings all near but the bodies of its slots.
+    pub(super) fn fetch_digests(&self) {
+        let bytes = self.bytes[..self.layout().bodies()].iter().step_by(CACHE_LINE);
+        hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
+    }
+
     /// How many have it, which brings its first bytes near.
     pub(super) fn holders(&self) -> usize {
         Arc::strong_count(&self.bytes)
@@ -403,11 +409,6 @@ impl Page {
             Ok(value) => Digest::of(&self.bytes[value]),
             Err(stored) => Digest(stored.digest),
         }
-    }
-
-    /// Whether the value of the entry in slot `at` lies in the page.
-    pub(crate) fn has_value(&self, at: usize) -> bool {
-        self.place_of_value(at).is_ok()
     }
 
     /// The bytes of key and value of the entry in slot `at`, as [`Entry::bytes`].

@@ -1,11 +1,11 @@
 //! Reading a tree: one key, a range either way, and what proofs are made from.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, cell::Cell, ops::Range, rc::Rc};
 
 use anwansi_proofs::{Digest, tree::View};
 use bytes::Bytes;
 
-use super::{Entry, Page, Pages, Slot, Spot, Tree, Value};
+use super::{Child, Entry, FrameId, Page, Pages, Slot, Spot, Tree, Value};
 use crate::{Error, engine::Direction};
 
 impl Tree {
@@ -29,27 +29,6 @@ impl Tree {
         }
     }
 
-    /// Whether `key` has an entry that can be read without the engine, its value included. Never waits: where others
-    /// are just now, nothing is said to be in memory.
-    pub(crate) fn is_in_memory(&self, pages: &Pages, key: &[u8]) -> bool {
-        let mut frame = match &self.top {
-            Some(top) if top.side_of(key).is_eq() => match top {
-                Slot::Entry(entry) => return matches!(entry.value, Value::Inline(_)),
-                Slot::Child(child) => child.frame,
-            },
-            _ => return false,
-        };
-        for _ in 0..PAGES_NEAR {
-            let Some(page) = pages.near(frame) else { return false };
-            let Spot::Inside(at) = page.locate(key) else { return false };
-            match page.frame(at) {
-                Some(below) => frame = below,
-                None => return page.has_value(at),
-            }
-        }
-        false
-    }
-
     /// The entries from `start`, inclusive, to `end`, exclusive, in order of `direction`.
     pub(crate) fn range<'a>(
         &'a self,
@@ -62,9 +41,6 @@ impl Tree {
         Cursor { tree: self, pages, start, end, direction, top, stack }
     }
 }
-
-/// Pages above a key that is said to be in memory, at most: only keys that were made to do so lie deeper.
-const PAGES_NEAR: usize = 16;
 
 /// Walks over the entries of a range.
 pub(crate) struct Cursor<'a> {
@@ -163,13 +139,13 @@ pub(crate) enum Node {
     Top(Slot),
     /// One slot of a page, or some neighbouring ones under one branch, but not all of them.
     Within {
-        page: Page,
+        page: Rc<Page>,
         slots: Range<usize>,
     },
 }
 
 /// The branch on top of some slots of a page.
-fn branch<'n>(page: &Page, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node> {
+fn branch<'n>(page: &Rc<Page>, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node> {
     let top = page.top(&slots);
     let within = |slots| Node::Within { page: page.clone(), slots };
     View::Branch {
@@ -177,6 +153,54 @@ fn branch<'n>(page: &Page, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node>
         key,
         left: within(slots.start..top + 1),
         right: within(top + 1..slots.end),
+    }
+}
+
+impl Node {
+    /// What it looks like; `top` and `below` open the top page and the one below the child in a slot of another.
+    fn view<'n, E>(
+        &'n self,
+        top: impl FnOnce(&'n Child) -> Result<Page, E>,
+        below: impl FnOnce(&Page, usize) -> Result<Page, E>,
+    ) -> Result<View<'n, Node>, E> {
+        let (page, key) = match self {
+            Node::Top(Slot::Entry(entry)) => {
+                return Ok(View::Leaf { key: &entry.key, value: entry.value.digest() });
+            }
+            Node::Top(Slot::Child(child)) => (top(child)?, &child.prefix[..]),
+            Node::Within { page, slots } => {
+                let (at, key) = (slots.start, page.key(slots.start));
+                if slots.len() > 1 {
+                    return Ok(branch(page, slots.clone(), key));
+                }
+                if !page.is_child(at) {
+                    return Ok(View::Leaf { key, value: page.value_digest(at) });
+                }
+                (below(page, at)?, key)
+            }
+        };
+        page.fetch_digests();
+        let slots = 0..page.count();
+        Ok(branch(&Rc::new(page), slots, key))
+    }
+
+    fn digest(&self, start: usize) -> Digest {
+        match self {
+            Node::Top(slot) => slot.digest(start),
+            Node::Within { page, slots } if slots.len() == 1 => {
+                page.digest_from(slots.start, start)
+            }
+            Node::Within { page, slots } => page.hash(page.top(slots)),
+        }
+    }
+
+    /// The value of a leaf.
+    fn value(&self) -> Value {
+        match self {
+            Node::Top(Slot::Entry(entry)) => entry.value.clone(),
+            Node::Within { page, slots } if !page.is_child(slots.start) => page.value(slots.start),
+            _ => unreachable!("only leaves have values"),
+        }
     }
 }
 
@@ -189,44 +213,63 @@ impl anwansi_proofs::tree::Tree for Source<'_> {
     }
 
     fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Error> {
-        let (below, key) = match node {
-            Node::Top(Slot::Entry(entry)) => {
-                return Ok(View::Leaf { key: &entry.key, value: entry.value.digest() });
-            }
-            Node::Top(Slot::Child(child)) => {
-                let page = self.tree.top_page(self.pages, child)?;
-                return Ok(branch(page, 0..page.count(), &child.prefix));
-            }
-            Node::Within { page, slots } => {
-                let (at, key) = (slots.start, page.key(slots.start));
-                if slots.len() > 1 {
-                    return Ok(branch(page, slots.clone(), key));
-                }
-                if !page.is_child(at) {
-                    return Ok(View::Leaf { key, value: page.value_digest(at) });
-                }
-                (self.pages.below(page, at)?, key)
-            }
-        };
-        Ok(branch(&below, 0..below.count(), key))
+        let top = |child| self.tree.top_page(self.pages, child).cloned();
+        node.view(top, |page, at| self.pages.below(page, at))
     }
 
     fn digest(&self, node: &Node, start: usize) -> Result<Digest, Error> {
-        Ok(match node {
-            Node::Top(slot) => slot.digest(start),
-            Node::Within { page, slots } if slots.len() == 1 => {
-                page.digest_from(slots.start, start)
-            }
-            Node::Within { page, slots } => page.hash(page.top(slots)),
-        })
+        Ok(node.digest(start))
     }
 
     fn value(&self, node: &Node) -> Result<Vec<u8>, Error> {
-        let value = match node {
-            Node::Top(Slot::Entry(entry)) => entry.value.clone(),
-            Node::Within { page, slots } if !page.is_child(slots.start) => page.value(slots.start),
-            _ => unreachable!("only leaves have values"),
-        };
-        Ok(self.pages.value(&value)?.to_vec())
+        Ok(self.pages.value(&node.value())?.to_vec())
+    }
+}
+
+/// The same, as far as it is in memory: it never waits.
+pub(crate) struct Near<'a> {
+    source: Source<'a>,
+    /// Pages that may still be looked at.
+    pages: Cell<usize>,
+}
+
+/// Something is not in memory, or other threads are just there, or too much would have to be looked at.
+pub(crate) struct Far;
+
+impl<'a> Near<'a> {
+    /// Of so many pages at most.
+    pub(crate) fn new(source: Source<'a>, pages: usize) -> Self {
+        Near { source, pages: pages.into() }
+    }
+
+    fn page(&self, frame: FrameId) -> Result<Page, Far> {
+        let left = self.pages.get().checked_sub(1).ok_or(Far)?;
+        self.pages.set(left);
+        self.source.pages.near(frame).ok_or(Far)
+    }
+}
+
+impl anwansi_proofs::tree::Tree for Near<'_> {
+    type Node = Node;
+    type Error = Far;
+
+    fn top(&self) -> Result<Option<Node>, Far> {
+        Ok(self.source.tree.top.clone().map(Node::Top))
+    }
+
+    fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Far> {
+        let below = |page: &Page, at| page.frame(at).ok_or(Far).and_then(|frame| self.page(frame));
+        node.view(|child| self.page(child.frame), below)
+    }
+
+    fn digest(&self, node: &Node, start: usize) -> Result<Digest, Far> {
+        Ok(node.digest(start))
+    }
+
+    fn value(&self, node: &Node) -> Result<Vec<u8>, Far> {
+        match node.value() {
+            Value::Inline(value) => Ok(value.to_vec()),
+            Value::Stored(_) => Err(Far),
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Node {
 }
 
 pub fn place(store: &Store, todo: &Assignment) -> Place {
-    let opened = store.finality(todo.opened).unwrap().0;
+    let opened = store.finality(todo.opened).unwrap().header.clone();
     Place {
         opened: Digest::of(opened.as_bytes()),
         transition: todo.transition,
