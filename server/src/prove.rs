@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Uri, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -296,7 +296,9 @@ fn send(app: &App, Answer { bytes, tag, next }: Answer) -> Result<Response, Prob
         let next = HeaderValue::try_from(hex::encode(next)).expect("hex digits are a header");
         headers.insert(NEXT_HEADER, next);
     }
-    Ok((headers, app.answer(bytes)?).into_response())
+    let mut response = Response::new(Body::from(app.answer(bytes)?));
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 /// The tag of the answer that would be made now, if the caller has it already.

@@ -184,6 +184,9 @@ enum Work<'q, N> {
 /// As many bytes as the proof of one entry has, among millions.
 const PROOF_BYTES_USUAL: usize = 1024;
 
+/// As many parts as wait for their turn, for one entry among millions.
+const WORK_USUAL: usize = 32;
+
 /// Writes one proof.
 struct Prover<'t, T: Tree> {
     tree: &'t T,
@@ -206,7 +209,8 @@ impl<'t, T: Tree> Prover<'t, T> {
         if asked.keys.iter().any(|target| target.ask == Ask::Remove) {
             prover.emptied = emptied(tree, top.clone(), asked)?.into_iter();
         }
-        let mut work = vec![Work::Node { node: top, start: 0, asked }];
+        let mut work = Vec::with_capacity(WORK_USUAL);
+        work.push(Work::Node { node: top, start: 0, asked });
         while let Some(next) = work.pop() {
             match next {
                 Work::Hash(digest) => prover.proof.extend_from_slice(&digest.0),
