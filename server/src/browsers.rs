@@ -17,13 +17,18 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 #[derive(Clone, Copy)]
 struct NotForOthers;
 
-/// Marks the answer of a route that is not for pages of other sites.
-pub(crate) async fn not_for_others(mut response: Response) -> Response {
+/// Marks an answer that is not for pages of other sites.
+pub(crate) fn mark(mut response: Response) -> Response {
     response.extensions_mut().insert(NotForOthers);
     response
 }
 
-/// Lets pages of other sites see an answer, if its route is for them. Before they send anything but what forms do,
+/// Marks the answers of a route.
+pub(crate) async fn not_for_others(response: Response) -> Response {
+    mark(response)
+}
+
+/// Lets pages of other sites see an answer, unless it is marked. Before they send anything but what forms do,
 /// browsers ask with OPTIONS, which no route knows.
 pub(crate) fn open_to_others(method: &Method, mut response: Response) -> Response {
     if response.extensions().get::<NotForOthers>().is_some() {

@@ -131,5 +131,6 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
     tracing::error!(panic = text, "a request panicked");
-    Problem::new(Kind::Internal, "the server failed; its log says how").into_response()
+    let problem = Problem::new(Kind::Internal, "the server failed; its log says how");
+    browsers::mark(problem.into_response())
 }

@@ -13,7 +13,6 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-
 use tracing::Level;
 
 use crate::{
@@ -127,12 +126,12 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
     let at_work = AtWork(app.clone());
     let begun = Instant::now();
     let answered = tokio::time::timeout(app.limits.timeout, next.run(request)).await;
-    let response = answered.unwrap_or_else(|_| {
+    let in_time = answered.map(|response| open_to_others(&method, response));
+    let response = in_time.unwrap_or_else(|_| {
         let detail = "the request took too long; what it asks for may or may not have happened: send it \
                       again, a commit under its Idempotency-Key";
         Problem::new(Kind::Timeout, detail).into_response()
     });
-    let response = open_to_others(&method, response);
     let method = match method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -73,15 +73,20 @@ pub(crate) async fn state(State(app): State<App>, request: Request) -> Result<Re
     }
     too_many(keys.len())?;
     let (version, form) = (query.version()?, Form::wanted(headers));
-    let latest = app.store.latest();
-    if let Some(tag) = known(latest.version(), version, form, headers) {
-        return Ok(tag.not_modified());
-    }
     let question = keys.iter().fold(Question::default(), |question, key| question.key(key));
-    if keys.len() <= AT_ONCE_MAX && version.is_none_or(|version| version == latest.version()) {
+    {
+        // Dropped before anything is waited for: it holds a version in memory.
+        let latest = app.store.latest();
+        let newest = latest.version();
+        if let Some(tag) = known(newest, version, form, headers) {
+            return Ok(tag.not_modified());
+        }
         // To hand it to another thread would take longer than to do it. Values in memory are short: all fits.
-        if let Some(proof) = latest.prove_near(&question) {
-            return send(&app, answer(&app.store, latest.version(), Which::State, proof, form)?);
+        if keys.len() <= AT_ONCE_MAX
+            && version.is_none_or(|version| version == newest)
+            && let Some(proof) = latest.prove_near(&question)
+        {
+            return send(&app, answer(&app.store, newest, Which::State, proof, form)?);
         }
     }
     let answer = app.read(move |store| {
@@ -278,7 +283,7 @@ fn answer(
     let tag = Tag { version, size: finality.log_size, form };
     let bytes = match (form, which) {
         (Form::Bytes, _) => proof,
-        (Form::Json, Which::State) => finality.evidence.with(&proof).into_bytes(),
+        (Form::Json, Which::State) => finality.evidence(&proof).into_bytes(),
         (Form::Json, Which::Tasks) => {
             let (header, finality) = (finality.header.clone(), finality.proof.to_string());
             let part = Part { header, finality, state: None, tasks: Some(proof) };

@@ -15,8 +15,8 @@ use crate::{ledger::OwnFold, store::Clock};
 pub struct Options {
     /// The budget for pages, in bytes of memory. Up to five eighths of it are for pages that are not stored yet:
     /// commits wait for a flush if they are used up. An eighth is for old versions and for memory that is free, and
-    /// what is left for pages that storage could give again. Beside it some 100 bytes are taken for each page that was
-    /// looked at since the opening, and what the engine needs for itself.
+    /// what is left for pages that storage could give again. Beside it some 100 bytes are taken for each page that lies
+    /// below one that was looked at since the opening, and what the engine needs for itself.
     pub cache_bytes: usize,
     /// Tells the time, in milliseconds since 1970: what headers carry.
     pub clock: Clock,

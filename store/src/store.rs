@@ -93,8 +93,17 @@ pub struct Finality {
     pub proof: LogProof,
     /// The size of the log under that checkpoint: one more than the newest version.
     pub log_size: u64,
-    /// What evidence about its state begins with.
-    pub evidence: EvidenceStart,
+    /// What evidence about its state begins with: made for the first who asks.
+    start: OnceLock<EvidenceStart>,
+}
+
+impl Finality {
+    /// The evidence with a proof over the version's state, as JSON.
+    #[must_use]
+    pub fn evidence(&self, proof: &[u8]) -> String {
+        let start = || EvidenceStart::new(&self.header, &self.proof.to_string());
+        self.start.get_or_init(start).with(proof)
+    }
 }
 
 impl Published {
@@ -402,9 +411,8 @@ impl Store {
         } else {
             published.snapshot.header().to_string()
         };
-        let evidence = EvidenceStart::new(&header, &proof.to_string());
-        let log_size = published.log.size();
-        let finality = Arc::new(Finality { header, proof, log_size, evidence });
+        let (log_size, start) = (published.log.size(), OnceLock::new());
+        let finality = Arc::new(Finality { header, proof, log_size, start });
         if version < newest {
             return Ok(finality);
         }

@@ -174,4 +174,10 @@ fn browsers_of_other_sites_may_vote_and_read_but_not_administer() {
     assert!(!preflight(&format!("/v1/transitions/{id}/cancel"), "POST"));
     assert!(!preflight(&format!("/v1/nodes/{key}"), "DELETE"));
     assert!(!preflight(&format!("/v1/blobs/{key}"), "PUT"));
+    for path in ["/v1/commits", "/v1/transitions", &format!("/v1/transitions/{id}/cancel")] {
+        let answer = running.get(path);
+        assert_eq!(answer.status, 405);
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{path}");
+    }
+    assert_eq!(running.get("/v1/info").header("access-control-allow-origin"), Some("*"));
 }

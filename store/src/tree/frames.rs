@@ -119,6 +119,18 @@ impl Blanks {
     }
 }
 
+impl Blanks {
+    /// One of the class that has most bytes.
+    fn pop_of_most(&mut self) -> Option<Blank> {
+        let bytes = |blanks: &Vec<Blank>| {
+            blanks.len() * blanks.first().map_or(0, |blank| blank.memory.len())
+        };
+        let blank = self.classes.iter_mut().max_by_key(|blanks| bytes(blanks))?.pop()?;
+        self.bytes -= blank.memory.len();
+        Some(blank)
+    }
+}
+
 /// Memory for a page of so many bytes. There are four sizes from one power of two to the next, counts included,
 /// as most allocators have them: so hardly any of it is wasted twice.
 pub(super) fn memory(length: usize) -> Arc<[u8]> {
@@ -180,8 +192,8 @@ impl Frames {
         &self.segments[segment].get().expect("it was made with its first frame")[place].0
     }
 
-    /// Locks a frame: never while another one is waited for, but for siblings in their order, and for the new
-    /// children of a page that is read.
+    /// Locks a frame: never while another one is locked, but for siblings in their order, and for the children of a
+    /// page that is read.
     pub(super) fn lock(&self, frame: FrameId) -> MutexGuard<'_, Frame> {
         self.of(frame).lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,17 +258,18 @@ impl Frames {
         blanks
     }
 
-    /// Takes free frames back. They keep their memory, as long as there is not too much of it.
+    /// Takes free frames back. They keep their memory; where it becomes too much, those of the class that has most
+    /// lose it.
     pub(super) fn give_back(&self, blanks: Blanks) {
         let mut dropped = Vec::new();
         let mut free = self.free();
         free.bare.extend(blanks.bare);
         for blank in blanks.classes.into_iter().flatten() {
-            if free.bytes < self.spare_max {
-                free.push(blank);
-            } else {
-                free.bare.push(blank.frame);
-                dropped.push(blank.memory);
+            free.push(blank);
+            while free.bytes > self.spare_max {
+                let Blank { frame, memory } = free.pop_of_most().expect("what there is has bytes");
+                free.bare.push(frame);
+                dropped.push(memory);
             }
         }
     }

@@ -13,6 +13,9 @@
 //! and everything else is shared between versions. A page boundary never shows in a root. A child page's
 //! top hash depends on the bit at which it starts, so a split or a join above changes it though the page
 //! is untouched: its parent keeps the two hashes from which it follows.
+//!
+//! A page lies in a numbered frame (`frames.rs`), by which those above it know it, whether it is in memory or only in
+//! storage. A tree holds its frames by a lease (`lineage.rs`), and `pages.rs` reads what is not in memory.
 
 mod build;
 mod frames;
@@ -77,6 +80,11 @@ impl Tree {
     fn top_page(&self, pages: &Pages, child: &Child) -> Result<&Page, Error> {
         let lease = self.lease.as_ref().expect("a tree with pages has a lease");
         lease.top_page(|| pages.open(child))
+    }
+
+    /// The same, if it was read before.
+    fn top_page_near(&self) -> Option<&Page> {
+        self.lease.as_ref()?.top_page_near()
     }
 
     /// How many trees are held for this one, each because others went on from it in other ways.

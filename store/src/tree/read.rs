@@ -259,7 +259,11 @@ impl anwansi_proofs::tree::Tree for Near<'_> {
 
     fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Far> {
         let below = |page: &Page, at| page.frame(at).ok_or(Far).and_then(|frame| self.page(frame));
-        node.view(|child| self.page(child.frame), below)
+        let top = |child: &Child| match self.source.tree.top_page_near() {
+            Some(page) => Ok(page.clone()),
+            None => self.page(child.frame),
+        };
+        node.view(top, below)
     }
 
     fn digest(&self, node: &Node, start: usize) -> Result<Digest, Far> {
