@@ -36,7 +36,7 @@ pub(crate) struct Shape {
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) keys: usize,
     /// Updates of loaded keys
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     pub(crate) updates: usize,
     /// Writes in one commit, of different keys
     #[arg(long, default_value_t = 10_000)]
