@@ -285,8 +285,7 @@ fn answer(
         (Form::Bytes, _) => proof,
         (Form::Json, Which::State) => finality.evidence(&proof).into_bytes(),
         (Form::Json, Which::Tasks) => {
-            let (header, finality) = (finality.header.clone(), finality.proof.to_string());
-            let part = Part { header, finality, state: None, tasks: Some(proof) };
+            let part = Part { tasks: Some(proof), ..finality.part() };
             Evidence::new(part).to_json().into_bytes()
         }
     };

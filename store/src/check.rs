@@ -185,6 +185,7 @@ fn check_flushes(
         {
             report.damaged(Damage::Flush(version));
         }
+        // The tree is held meanwhile, and with it the frames of its pages.
         let mut open = tree.top.iter().cloned().collect::<Vec<_>>();
         while let Some(slot) = open.pop() {
             let Slot::Child(child) = slot else { continue };

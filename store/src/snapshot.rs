@@ -84,10 +84,7 @@ impl Snapshot {
     /// At most one engine read for each page on the way that is not in memory, and one for a value of
     /// more than 1 KiB.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.version.tree.get(&self.pages, key)? {
-            Some((value, _)) => self.pages.value(&value).map(Some),
-            None => Ok(None),
-        }
+        self.version.tree.value(&self.pages, key)
     }
 
     /// The entries from `start`, inclusive, to `end`, exclusive (none: to the last), in the order of

@@ -98,6 +98,13 @@ pub struct Finality {
 }
 
 impl Finality {
+    /// What evidence says of the version, without any proof yet.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        let (header, finality) = (self.header.clone(), self.proof.to_string());
+        Part { header, finality, state: None, tasks: None }
+    }
+
     /// The evidence with a proof over the version's state, as JSON.
     #[must_use]
     pub fn evidence(&self, proof: &[u8]) -> String {
@@ -435,8 +442,7 @@ impl Store {
             Which::State => (Some(proof), None),
             Which::Tasks => (None, Some(proof)),
         };
-        let (header, finality) = (finality.header.clone(), finality.proof.to_string());
-        Ok(Evidence::new(Part { header, finality, state, tasks }))
+        Ok(Evidence::new(Part { state, tasks, ..finality.part() }))
     }
 
     /// The bytes of a tile of the log; `None` if the log is not that long yet.

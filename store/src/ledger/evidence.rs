@@ -105,8 +105,7 @@ impl Ledger<'_> {
             }
             None => None,
         };
-        let (header, finality) = (finality.header.clone(), finality.proof.to_string());
-        Ok(Part { header, finality, state, tasks })
+        Ok(Part { state, tasks, ..finality.part() })
     }
 
     /// What became of a transition and of its tasks, as the version that decided it records them.

@@ -162,8 +162,7 @@ impl Closing {
 impl Joining<'_> {
     /// The value of a key, as the members of the version before this one left it.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let found = self.tree.get(self.pages, key)?;
-        found.map(|(value, _)| self.pages.value(&value)).transpose()
+        self.tree.value(self.pages, key)
     }
 
     /// The number of keys with a prefix, counted up to `enough`.

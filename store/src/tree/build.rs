@@ -351,8 +351,7 @@ mod tests {
 
     /// A store's pages, with nothing stored.
     fn pages_in_memory() -> Pages {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        Pages::new(Arc::new(Memory::new()), 1 << 20, pool.into())
+        Pages::on_two_threads(Arc::new(Memory::new()), 1 << 20)
     }
 
     fn page(old: Option<&Page>, pieces: &[Piece]) -> (Page, u16, [Digest; 2]) {

@@ -68,6 +68,16 @@ pub(super) enum Content {
 impl Frame {
     const FREE: Self = Frame { content: Content::Free, born: 0, id: None, used: false };
 
+    /// The page, if it is in memory.
+    pub(super) fn page(&mut self) -> Option<Page> {
+        self.used = true;
+        match &self.content {
+            Content::Page(page) => Some(page.clone()),
+            Content::Stored(_) => None,
+            Content::Free => unreachable!("a tree holds its frames"),
+        }
+    }
+
     /// The frames of the children, as far as they have any yet.
     fn below(&self) -> Vec<FrameId> {
         match &self.content {
@@ -117,9 +127,7 @@ impl Blanks {
         self.bytes -= blank.memory.len();
         Some(blank)
     }
-}
 
-impl Blanks {
     /// One of the class that has most bytes.
     fn pop_of_most(&mut self) -> Option<Blank> {
         let bytes = |blanks: &Vec<Blank>| {
@@ -350,18 +358,6 @@ impl Frames {
             }
         }
         found
-    }
-}
-
-impl Frame {
-    /// The page, if it is in memory.
-    pub(super) fn page(&mut self) -> Option<Page> {
-        self.used = true;
-        match &self.content {
-            Content::Page(page) => Some(page.clone()),
-            Content::Stored(_) => None,
-            Content::Free => unreachable!("a tree holds its frames"),
-        }
     }
 }
 

@@ -222,22 +222,20 @@ impl<'a> Draft<'a> {
         self.share().replaced.push(frame);
     }
 
-    /// Gives back the free frames that are left. Gives the frames of pages that were made, and of those replaced.
-    fn end(&mut self) -> (Vec<FrameId>, Vec<FrameId>) {
-        let (mut all_made, mut all_replaced) = (Vec::new(), Vec::new());
-        for Share(done) in self.shares.drain(..) {
-            let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-            self.pages.frames().give_back(done.blanks);
-            all_made.extend(done.made);
-            all_replaced.extend(done.replaced);
-        }
-        (all_made, all_replaced)
+    /// Gives back the free frames that are left, and tells what was done.
+    fn end(&mut self) -> impl Iterator<Item = Done> {
+        let frames = self.pages.frames();
+        self.shares.drain(..).map(|Share(done)| {
+            let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+            frames.give_back(std::mem::take(&mut done.blanks));
+            done
+        })
     }
 
     /// Finishes the tree, whose top page is in the frame `top`.
     pub(super) fn finish(mut self, top: Option<FrameId>) -> Arc<Lease> {
         self.finished = true;
-        let (_, mut replaced) = self.end();
+        let mut replaced = self.end().flat_map(|done| done.replaced).collect::<Vec<_>>();
         let start = self.lineage.start();
         if start > 0 {
             // Those of other lineages are theirs.
@@ -255,8 +253,8 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.finished {
             self.lineage.trees().living.remove(&self.number);
-            let (made, _) = self.end();
-            self.pages.frames().release(&made);
+            let frames = self.pages.frames();
+            self.end().for_each(|done| frames.release(&done.made));
         }
     }
 }
@@ -280,11 +278,6 @@ mod tests {
     };
 
     type Model = BTreeMap<Bytes, Bytes>;
-
-    fn pages(engine: &Arc<Memory>, bytes_max: usize) -> Pages {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        Pages::new(engine.clone(), bytes_max, pool.into())
-    }
 
     /// Stores the pages of a tree that are not, each in a chunk of its own, and gives the record of that.
     fn flush(engine: &Memory, pages: &Pages, tree: &Tree, chunk: &mut u32) -> Vec<u8> {
@@ -344,7 +337,8 @@ mod tests {
             let mut rng = Rng::with_seed(seed);
             let engine = Arc::new(Memory::new());
             // With little memory pages are dropped as soon as they are stored.
-            let pages = pages(&engine, *rng.choice(&[4 << 10, 64 << 10, 16 << 20]).unwrap());
+            let bytes_max = *rng.choice(&[4 << 10, 64 << 10, 16 << 20]).unwrap();
+            let pages = Pages::on_two_threads(engine.clone(), bytes_max);
             let (mut chunk, mut flushes) = (0, Vec::new());
             let mut trees = vec![(Tree::default(), Model::new())];
             for _ in 0..120 {
@@ -387,7 +381,7 @@ mod tests {
     #[test]
     fn tree_is_near_though_its_top_page_has_left_its_frame() {
         let engine = Arc::new(Memory::new());
-        let pages = pages(&engine, 1 << 20);
+        let pages = Pages::on_two_threads(engine.clone(), 1 << 20);
         let write = |key: u16| {
             let key = Bytes::from(key.to_be_bytes().to_vec());
             Write { value: Some(Value::Inline(key.clone())), key }
@@ -409,7 +403,7 @@ mod tests {
     #[test]
     fn update_that_fails_leaves_no_frame_and_the_tree_as_it_was() {
         let engine = Arc::new(Memory::new());
-        let pages = pages(&engine, 1 << 20);
+        let pages = Pages::on_two_threads(engine.clone(), 1 << 20);
         let write = |key: u16, value: &'static str| {
             let (key, value) = (Bytes::from(key.to_be_bytes().to_vec()), Bytes::from(value));
             Write { key, value: Some(Value::Inline(value)) }
@@ -429,7 +423,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.delete(Keyspace::Pages, PageId::chunk_key(1, 1).to_vec());
         engine.write(batch).unwrap();
-        let damaged = super::tests::pages(&engine, 1 << 20);
+        let damaged = Pages::on_two_threads(engine.clone(), 1 << 20);
         let again = read(&damaged);
         let all = (0..2000).map(|key| write(key, "new")).collect::<Vec<_>>();
         assert!(again.update(&damaged, &all).is_err());

@@ -56,6 +56,7 @@ pub(crate) struct Page {
     /// Which slots are children, by their bits.
     children: u32,
     count: u8,
+    /// Whether there are any. A `bool` also leaves values free to tell what is in a frame, which must stay small.
     has_children: bool,
     /// The bytes at the end of its memory that are not the page's.
     unused: u16,
@@ -162,13 +163,16 @@ impl Page {
 
     /// Brings its bytes near: those of several pages then come at once, not one after the other when needed.
     pub(crate) fn fetch(&self) {
-        let bytes = self.bytes[..self.length()].iter().step_by(CACHE_LINE);
-        hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
+        self.fetch_first(self.length());
     }
 
     /// Brings all near but the bodies of its slots.
     pub(super) fn fetch_digests(&self) {
-        let bytes = self.bytes[..self.layout().bodies()].iter().step_by(CACHE_LINE);
+        self.fetch_first(self.layout().bodies());
+    }
+
+    fn fetch_first(&self, bytes: usize) {
+        let bytes = self.bytes[..bytes].iter().step_by(CACHE_LINE);
         hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
     }
 

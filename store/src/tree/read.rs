@@ -29,6 +29,11 @@ impl Tree {
         }
     }
 
+    /// The bytes of the value of `key`.
+    pub(crate) fn value(&self, pages: &Pages, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.get(pages, key)?.map(|(value, _)| pages.value(&value)).transpose()
+    }
+
     /// The entries from `start`, inclusive, to `end`, exclusive, in order of `direction`.
     pub(crate) fn range<'a>(
         &'a self,
