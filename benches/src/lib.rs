@@ -24,11 +24,12 @@ pub const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
 /// A key of 32 random bytes.
 #[must_use]
 pub fn key(rng: &mut Rng) -> Bytes {
-    let mut key = vec![0; 32];
+    let mut key = [0; 32];
     rng.fill(&mut key);
     // Keys that start with a zero byte are not for callers.
     key[0] |= 1;
-    key.into()
+    // Of an owner, they take no more memory when they are cloned.
+    Bytes::from_owner(key)
 }
 
 /// A value of 100 random bytes.

@@ -382,6 +382,7 @@ impl Committer {
                 return;
             }
         }
+        let replaced = writes.replaced_bytes();
         let changes = writes.finish();
         let time = (self.shared.clock)();
         let tasks = Sorted::new(tasks.into_iter().collect());
@@ -404,7 +405,7 @@ impl Committer {
                     let (version, state) = (at.header.version(), at.header.state());
                     let bytes = version::bytes_of(&changes);
                     let published = Published::new(&shared, at, log, &root);
-                    gone = shared.publish(published, bytes, changes.len());
+                    gone = shared.publish(published, bytes, replaced);
                     pending.committed = Some(Committed { version, state });
                 }
                 Err(error) => shared.fail(&error.into()),

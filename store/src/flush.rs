@@ -22,13 +22,18 @@ use crate::{
     record::{self, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
-    tree::{FrameId, PageId, Pages, Slot, Tree},
+    tree::{FrameId, PageId, Pages, Slot},
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
 const LOG_BYTES: u64 = 128 << 20;
 /// The bytes at which a chunk of pages is closed: two to four pages. To read one page of it is to read them all.
 const PAGES_BYTES: usize = 8 << 10;
+/// Of so many parts of the budget, pages that are not stored may take [`UNSTORED_MAX`]: from [`UNSTORED_DUE`] on a flush is
+/// due, if one part was made since the last one.
+const UNSTORED_PART: usize = 16;
+const UNSTORED_DUE: usize = 7;
+const UNSTORED_MAX: usize = 10;
 /// Bytes of pages that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -38,20 +43,21 @@ pub(crate) struct Trigger {
     changed: Mutex<Changed>,
     /// Told when a flush has ended.
     ended: Condvar,
-    /// Memory for pages that are not stored yet.
-    dirty_bytes_max: u64,
+    /// The budget for the memory of pages, in bytes.
+    bytes_max: usize,
 }
 
 /// What is not stored in pages.
 #[derive(Default)]
 struct Changed {
-    /// Of keys and values.
+    /// Of keys and values, since the last flush began.
     bytes: u64,
-    writes: u64,
-    /// Writes whose pages are being stored.
-    flushing: u64,
-    /// Memory of the pages of both, about.
-    dirty: u64,
+    /// Whether a flush goes on.
+    is_flushing: bool,
+    /// Bytes of the pages that are not stored, those of old versions included; and how many these were when the last
+    /// flush ended.
+    unstored: usize,
+    unstored_before: usize,
 }
 
 enum Message {
@@ -62,10 +68,11 @@ enum Message {
 }
 
 impl Trigger {
-    pub(crate) fn new(dirty_bytes_max: u64) -> (Self, Messages) {
+    /// With a budget for the memory of pages, in bytes.
+    pub(crate) fn new(bytes_max: usize) -> (Self, Messages) {
         let (flusher, messages) = sync_channel(1);
         let (changed, ended) = <_>::default();
-        (Trigger { flusher, changed, ended, dirty_bytes_max }, Messages(messages))
+        (Trigger { flusher, changed, ended, bytes_max }, Messages(messages))
     }
 
     fn changed(&self) -> MutexGuard<'_, Changed> {
@@ -73,48 +80,45 @@ impl Trigger {
     }
 
     /// Counts changes.
-    pub(crate) fn count(&self, bytes: u64, writes: usize) {
-        let mut changed = self.changed();
-        changed.bytes += bytes;
-        changed.writes += writes as u64;
+    pub(crate) fn count(&self, bytes: u64) {
+        self.changed().bytes += bytes;
     }
 
-    /// Counts a version; asks for a flush if it is time for one. Gives the memory that pages take which are not
-    /// stored, about.
-    pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64, writes: usize) -> u64 {
-        self.count(bytes, writes);
+    /// Counts a version; asks for a flush if it is time for one.
+    pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64) {
         let mut changed = self.changed();
-        changed.dirty = snapshot.version.tree.memory_of(changed.writes + changed.flushing);
+        changed.bytes += bytes;
+        changed.unstored = snapshot.pages.unstored_bytes();
+        // A flush leaves what nobody but readers of old versions has: it is not due again because of that.
+        let made = changed.unstored.saturating_sub(changed.unstored_before);
         let much = changed.bytes >= LOG_BYTES.max(snapshot.bytes() / 4)
-            || changed.dirty >= self.dirty_bytes_max / 4 * 3;
+            || changed.unstored >= self.bytes_max / UNSTORED_PART * UNSTORED_DUE
+                && made >= self.bytes_max / UNSTORED_PART;
         if much {
             // If it is busy, the next version asks again.
             let _ = self.flusher.try_send(Message::Due);
         }
-        changed.dirty
     }
 
-    /// A flush begins, of a version that is shown after this: it stores the pages of all that was counted.
+    /// A flush begins, of a version that is shown after this: it stores all that was counted.
     fn begin(&self) {
         let mut changed = self.changed();
-        changed.flushing += std::mem::take(&mut changed.writes);
+        changed.is_flushing = true;
         changed.bytes = 0;
     }
 
-    /// What was counted before the flush is stored, or the flush has failed. Gives the memory of the pages that are
-    /// not stored, about, if the newest tree is like this one.
-    fn end_of_flush(&self, tree: &Tree) -> u64 {
+    /// A flush has ended: so many bytes of pages are still not stored.
+    fn end_of_flush(&self, unstored: usize) {
         let mut changed = self.changed();
-        changed.flushing = 0;
-        changed.dirty = tree.memory_of(changed.writes);
+        changed.is_flushing = false;
+        (changed.unstored, changed.unstored_before) = (unstored, unstored);
         self.ended.notify_all();
-        changed.dirty
     }
 
     /// Waits while a flush has to make room for the pages of the next version.
     pub(crate) fn wait_for_room(&self) {
-        let full =
-            |changed: &mut Changed| changed.flushing > 0 && changed.dirty >= self.dirty_bytes_max;
+        let unstored_max = self.bytes_max / UNSTORED_PART * UNSTORED_MAX;
+        let full = |changed: &mut Changed| changed.is_flushing && changed.unstored >= unstored_max;
         drop(self.ended.wait_while(self.changed(), full).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -154,7 +158,7 @@ struct Flushing<'a> {
 
 impl Drop for Flushing<'_> {
     fn drop(&mut self) {
-        self.trigger.end_of_flush(&self.snapshot.version.tree);
+        self.trigger.end_of_flush(self.snapshot.pages.unstored_bytes());
     }
 }
 
@@ -203,7 +207,6 @@ impl Flusher {
         batch.put(Keyspace::Meta, key(snapshot.version()).to_vec(), encode(&flush));
         self.writer.write(batch).wait()?;
         // A crash here leaves a finished flush.
-        self.shared.pages.leave_room(self.shared.flush.end_of_flush(tree));
         for (frame, id) in placed {
             self.shared.pages.stored(frame, id);
         }
@@ -357,4 +360,35 @@ fn old_requests(engine: &dyn Engine, now: u64) -> Result<Vec<Bytes>, Error> {
         }
     }
     Ok(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound::Unbounded;
+
+    use crate::{Commit, LogKey, Options, Store, engine::Memory};
+
+    use super::*;
+
+    #[test]
+    fn pages_that_only_readers_hold_are_no_reason_to_flush() {
+        let engine = Arc::new(Memory::new());
+        let key = LogKey::from_secret([7; 32], None).unwrap();
+        let options = Options { cache_bytes: 1 << 20, ..Options::default() };
+        let store = Store::open(engine.clone(), key, &options).unwrap();
+        let write =
+            |key: u32, value: &[u8]| (key.to_string().into(), Some(Bytes::copy_from_slice(value)));
+        store.commit(Commit::new((0..2000).map(|key| write(key, &[1; 100])).collect())).unwrap();
+        // All pages that were ever made stay in memory, stored or not: soon more than the budget.
+        let held = (0..600).map(|key| {
+            store.commit(Commit::new(vec![write(key, &[2; 100])])).unwrap();
+            store.latest()
+        });
+        let held = held.collect::<Vec<_>>();
+        assert!(held[0].pages.unstored_bytes() > options.cache_bytes);
+        store.close().unwrap();
+        let records = engine.scan(Keyspace::Meta, Unbounded, Unbounded, Direction::Ascending);
+        let flushes = records.filter(|it| version_of(&it.as_ref().unwrap().0).is_some()).count();
+        assert!((2..100).contains(&flushes), "{flushes} flushes");
+    }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Writes {
     runs: Vec<Vec<Write>>,
     /// The runs that are in the tree already.
     applied: usize,
+    /// Bytes of the pages that these replaced.
+    replaced: usize,
     /// The keys of the first `indexed` runs.
     keys: HashSet<Bytes>,
     indexed: usize,
@@ -91,7 +93,13 @@ impl Writes {
             runs => *tree = tree.update(pages, &merge(runs.iter().flatten().cloned().collect()))?,
         }
         self.applied = self.runs.len();
+        self.replaced += tree.replaced_bytes();
         Ok(())
+    }
+
+    /// Bytes of the pages that were replaced in the tree, as far as they were in memory.
+    pub(crate) fn replaced_bytes(&self) -> usize {
+        self.replaced
     }
 
     /// All writes, in key order.

@@ -19,6 +19,11 @@ use crate::{
 /// Old versions that are kept open for the next request, at most.
 const OPENED_MAX: usize = 16;
 
+/// The part of the budget for pages that old versions may take.
+const RECENT_PART: usize = 16;
+/// About how much memory a version takes beside its pages.
+const VERSION_BYTES: usize = 1 << 10;
+
 /// Trees that are held for one that is open, at most: then another one is made from a flush, not from that one.
 const HOLDS_MAX: usize = 2;
 
@@ -33,27 +38,22 @@ pub(crate) struct History {
 
 #[derive(Default)]
 struct Recent {
-    versions: VecDeque<(Arc<At>, u64)>,
-    bytes: u64,
+    versions: VecDeque<(Arc<At>, usize)>,
+    bytes: usize,
 }
 
 impl History {
-    /// Keeps a version that is no longer the newest, within a sixteenth of the budget for pages. The
-    /// version after it made `writes` writes: so many pages are its alone.
+    /// Keeps a version that is no longer the newest, within a part of the budget for pages: so many bytes of its pages
+    /// were replaced by the version after it.
     ///
     /// Gives those that are kept no longer: to drop one frees thousands of pages.
-    pub(crate) fn remember(
-        &self,
-        snapshot: &Snapshot,
-        writes: usize,
-        cache_bytes: usize,
-    ) -> Vec<Arc<At>> {
+    pub(crate) fn remember(&self, snapshot: &Snapshot, replaced: usize) -> Vec<Arc<At>> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = snapshot.version.tree.memory_of(writes as u64);
+        let bytes = replaced + VERSION_BYTES;
         recent.versions.push_back((snapshot.version.clone(), bytes));
         recent.bytes += bytes;
         let mut gone = Vec::new();
-        while recent.bytes > cache_bytes as u64 / 16 {
+        while recent.bytes > snapshot.pages.bytes_max() / RECENT_PART {
             let Some((version, bytes)) = recent.versions.pop_front() else { break };
             recent.bytes -= bytes;
             gone.push(version);

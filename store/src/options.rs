@@ -13,10 +13,11 @@ use crate::{ledger::OwnFold, store::Clock};
 /// How a store is opened. Only how it works depends on them, never what is stored.
 #[derive(Clone)]
 pub struct Options {
-    /// The budget for pages, in bytes of memory. Up to five eighths of it are for pages that are not stored yet:
-    /// commits wait for a flush if they are used up. An eighth is for old versions and for memory that is free, and
-    /// what is left for pages that storage could give again. Beside it some 100 bytes are taken for each page that lies
-    /// below one that was looked at since the opening, and what the engine needs for itself.
+    /// The budget for pages, in bytes of memory: for those that storage could give again, those that are not stored yet,
+    /// old versions, and memory that is free for the next ones. Commits wait for a flush while five eighths of it are
+    /// not stored. Only what must be in memory goes beyond it: pages that a reader of an old version holds, or that one
+    /// commit makes. Beside it some 100 bytes are taken for each page that lies below one that was looked at since the
+    /// opening, and what the engine needs for itself.
     pub cache_bytes: usize,
     /// Tells the time, in milliseconds since 1970: what headers carry.
     pub clock: Clock,

@@ -33,7 +33,10 @@ pub(crate) trait Record {
 
 /// The bytes of `record`.
 pub(crate) fn encode<T: Record + SchemaWrite<DefaultConfig, Src = T>>(record: &T) -> Vec<u8> {
-    let mut bytes = vec![T::KIND, FORMAT];
+    let length = wincode::serialized_size(record).expect("it can be written");
+    let length = usize::try_from(length).expect("memory takes all that is written");
+    let mut bytes = Vec::with_capacity(2 + length + CHECKSUM_BYTES);
+    bytes.extend([T::KIND, FORMAT]);
     wincode::serialize_into(&mut bytes, record).expect("memory takes all that is written");
     bytes.extend(checksum(&bytes));
     assert!(bytes.len() <= RECORD_BYTES_MAX, "what could be longer is split before it gets here");

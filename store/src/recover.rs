@@ -65,7 +65,7 @@ pub(crate) fn open(
         Ok(version::read(&*engine, Version(index))?.1.header)
     })?;
     compare_with_signed(&*engine, &log)?;
-    let (trigger, messages) = Trigger::new(options.cache_bytes as u64 / 8 * 5);
+    let (trigger, messages) = Trigger::new(options.cache_bytes);
     let replayed = threads::aside(|| remake(&*engine, &pages, &writer, newest, &trigger))?;
     let (last_flush, at) = replayed?;
     let at = Arc::new(at);
@@ -156,9 +156,7 @@ fn remake(
         None => (None, (0, 0)),
     };
     let last_flush = flushed.as_ref().map(|(version, _)| *version);
-    let count = |changes: &[Write]| {
-        trigger.count(version::bytes_of(changes), changes.len());
-    };
+    let count = |changes: &[Write]| trigger.count(version::bytes_of(changes));
     let at = replay(engine, pages, flushed.unwrap_or_default(), newest, count)?;
     // Only now it is certain that the flush is what it says.
     sweep(engine, writer, end)?;

@@ -160,21 +160,26 @@ impl Shared {
         self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Shows a durable version to readers. `bytes` and `writes` say how much it changed. Gives the versions that
-    /// are kept in memory no longer, for whoever has the time to drop them.
-    pub(crate) fn publish(&self, published: Published, bytes: u64, writes: usize) -> Vec<Arc<At>> {
+    /// Shows a durable version to readers, which changed so many bytes and replaced so many bytes of pages. Gives the
+    /// versions that are kept in memory no longer, for whoever has the time to drop them.
+    pub(crate) fn publish(
+        &self,
+        published: Published,
+        bytes: u64,
+        replaced: usize,
+    ) -> Vec<Arc<At>> {
         let published = Arc::new(published);
         let snapshot = published.snapshot.clone();
         let before = std::mem::replace(
             &mut *self.published.write().unwrap_or_else(PoisonError::into_inner),
             published,
         );
-        let gone = self.history.remember(&before.snapshot, writes, self.pages.bytes_max());
+        let gone = self.history.remember(&before.snapshot, replaced);
         let (lock, condvar) = &self.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
         self.announce();
-        self.pages.leave_room(self.flush.after(&snapshot, bytes, writes));
+        self.flush.after(&snapshot, bytes);
         gone
     }
 

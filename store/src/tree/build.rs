@@ -344,7 +344,7 @@ mod tests {
     use fastrand::Rng;
 
     use super::{
-        super::{Entry, PageId, Pages, frames::memory, page::Spot},
+        super::{Entry, PageId, Pages, memory::memory, page::Spot},
         *,
     };
     use crate::engine::Memory;
@@ -390,13 +390,13 @@ mod tests {
         let (child, page) = child_of(0..20, &Draft::begin(&pages, None, 0));
         let bytes = page.encode(&no_children);
         let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        let (again, _) = Page::decode(&bytes, &child, id).unwrap();
+        let (again, _) = Page::decode(&bytes, &child, id, memory).unwrap();
         assert!((0..19).all(|at| again.hash(at) == page.hash(at)));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert!(Page::decode(&changed, &child, id).is_err(), "byte {at}");
-            assert!(Page::decode(&bytes[..at], &child, id).is_err(), "cut at {at}");
+            assert!(Page::decode(&changed, &child, id, memory).is_err(), "byte {at}");
+            assert!(Page::decode(&bytes[..at], &child, id, memory).is_err(), "cut at {at}");
         }
     }
 
@@ -406,7 +406,7 @@ mod tests {
         let draft = Draft::begin(&in_memory, None, 0);
         let (made, page) = child_of(0..32, &draft);
         let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        let (read, _) = Page::decode(&page.encode(&no_children), &made, id).unwrap();
+        let (read, _) = Page::decode(&page.encode(&no_children), &made, id, memory).unwrap();
         let pieces = (0..32).map(Piece::Kept).chain([entry(&[0xff], b"")]).collect();
         let slots = pages(&draft, Some(&read), pieces);
         let counts = slots.iter().map(|slot| match slot {
@@ -423,8 +423,8 @@ mod tests {
         let draft = Draft::begin(&pages, None, 0);
         let ((one, _), (other, page)) = (child_of(0..20, &draft), child_of(0..19, &draft));
         let id = PageId { epoch: 1, chunk: 2, offset: 3, length: 4 };
-        assert!(Page::decode(&page.encode(&no_children), &other, id).is_ok());
-        assert!(Page::decode(&page.encode(&no_children), &one, id).is_err());
+        assert!(Page::decode(&page.encode(&no_children), &other, id, memory).is_ok());
+        assert!(Page::decode(&page.encode(&no_children), &one, id, memory).is_err());
     }
 
     /// Keys that share long and short beginnings, and go on behind one another.

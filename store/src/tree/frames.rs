@@ -2,23 +2,21 @@
 //!
 //! A page knows its children by the numbers of their frames, which are copied with its other bytes: nothing is
 //! counted up when a page is copied, nor down when it goes. Which tree needs which frame follows from when a page
-//! was made and when it was replaced (`lineage.rs`). A frame that is free keeps its memory for the next page of
-//! about that size: a store in steady state hardly asks the allocator for any.
+//! was made and when it was replaced (`lineage.rs`).
 
 use std::{
     hint, iter, mem,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use super::{Page, PageId};
+use super::{
+    Page, PageId,
+    memory::{Memory, Spare},
+};
 
-/// What the counts of shared memory take in front of it, in bytes.
-const COUNTS: usize = 2 * size_of::<usize>();
-/// The least memory for a page together with these counts.
-const MEMORY_MIN: usize = 256;
 /// The frames of one segment of the table, and how many segments there may be: enough for billions of entries.
 const SEGMENT: usize = 1 << 13;
 const SEGMENTS: usize = 1 << 15;
@@ -95,65 +93,6 @@ struct Line(Mutex<Frame>);
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-/// A free frame with memory for a page.
-#[derive(Debug)]
-pub(super) struct Blank {
-    pub(super) frame: FrameId,
-    pub(super) memory: Arc<[u8]>,
-}
-
-/// The free frames: of each class of memory those that keep so much; and those that keep none.
-#[derive(Debug, Default)]
-pub(super) struct Blanks {
-    classes: Vec<Vec<Blank>>,
-    /// Bytes that these keep.
-    bytes: usize,
-    bare: Vec<FrameId>,
-}
-
-impl Blanks {
-    pub(super) fn push(&mut self, blank: Blank) {
-        let class = class(blank.memory.len());
-        if self.classes.len() <= class {
-            self.classes.resize_with(class + 1, Vec::new);
-        }
-        self.bytes += blank.memory.len();
-        self.classes[class].push(blank);
-    }
-
-    /// One with memory for a page of so many bytes.
-    pub(super) fn pop(&mut self, length: usize) -> Option<Blank> {
-        let blank = self.classes.get_mut(class(length))?.pop()?;
-        self.bytes -= blank.memory.len();
-        Some(blank)
-    }
-
-    /// One of the class that has most bytes.
-    fn pop_of_most(&mut self) -> Option<Blank> {
-        let bytes = |blanks: &Vec<Blank>| {
-            blanks.len() * blanks.first().map_or(0, |blank| blank.memory.len())
-        };
-        let blank = self.classes.iter_mut().max_by_key(|blanks| bytes(blanks))?.pop()?;
-        self.bytes -= blank.memory.len();
-        Some(blank)
-    }
-}
-
-/// Memory for a page of so many bytes. There are four sizes from one power of two to the next, counts included,
-/// as most allocators have them: so hardly any of it is wasted twice.
-pub(super) fn memory(length: usize) -> Arc<[u8]> {
-    let bytes = (length + COUNTS).max(MEMORY_MIN);
-    let bytes = bytes.next_multiple_of(bytes.next_power_of_two() / 8);
-    iter::repeat_n(0, bytes - COUNTS).collect()
-}
-
-/// Numbers the sizes of memory.
-fn class(length: usize) -> usize {
-    let last = (length + COUNTS).max(MEMORY_MIN) - 1;
-    let power = last.ilog2();
-    (4 * power) as usize + (last >> (power - 2) & 3)
-}
-
 /// All frames for the pages of a store.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -163,21 +102,24 @@ pub(super) struct Frames {
     count: AtomicU32,
     /// Held while one is added.
     adding: Mutex<()>,
-    free: Mutex<Blanks>,
+    free: Mutex<Vec<FrameId>>,
+    memory: Memory,
     /// Bytes of the pages that could be dropped, because they are stored too.
     droppable: AtomicUsize,
-    /// Bytes that free frames may keep.
-    spare_max: usize,
     /// The trees that there have been.
     trees: AtomicU64,
 }
 
 impl Frames {
-    /// Free frames may keep so many bytes.
-    pub(super) fn new(spare_max: usize) -> Self {
+    /// With a budget for the memory of pages, in bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
         let segments = iter::repeat_with(OnceLock::new).take(SEGMENTS).collect();
         let (count, adding, free, droppable, trees) = <_>::default();
-        Frames { segments, count, adding, free, droppable, spare_max, trees }
+        Frames { segments, count, adding, free, memory: Memory::new(bytes_max), droppable, trees }
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Counts trees: each has a number that is larger than those of all before it.
@@ -220,7 +162,12 @@ impl Frames {
         self.droppable.load(Ordering::Relaxed)
     }
 
-    fn free(&self) -> MutexGuard<'_, Blanks> {
+    /// Bytes of the pages that are not stored.
+    pub(super) fn unstored(&self) -> usize {
+        self.memory.used().saturating_sub(self.droppable())
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<FrameId>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -245,47 +192,23 @@ impl Frames {
         hint::black_box(frames.iter().filter(|frame| self.of(**frame).is_poisoned()).count());
     }
 
-    /// Free frames with memory for pages of so many bytes: at least one of at most `count`, which is not 0.
-    pub(super) fn blanks(&self, length: usize, count: usize) -> Vec<Blank> {
-        let mut blanks = {
+    /// Free frames: at least one, of at most `count`, which is not 0.
+    pub(super) fn take(&self, count: usize) -> Vec<FrameId> {
+        let mut taken = {
             let mut free = self.free();
-            iter::from_fn(|| free.pop(length)).take(count).collect::<Vec<_>>()
+            let rest = free.len().saturating_sub(count);
+            free.split_off(rest)
         };
-        self.touch(&blanks.iter().map(|blank| blank.frame).collect::<Vec<_>>());
-        let counts = blanks.iter().map(|blank| Arc::strong_count(&blank.memory));
-        hint::black_box(counts.sum::<usize>());
-        for blank in &mut blanks {
-            // A reader may still have it: then it is his.
-            if Arc::get_mut(&mut blank.memory).is_none() {
-                blank.memory = memory(length);
-            }
+        if taken.is_empty() {
+            taken.push(self.add());
         }
-        if blanks.is_empty() {
-            blanks.push(Blank { frame: self.bare(), memory: memory(length) });
-        }
-        blanks
+        self.touch(&taken);
+        taken
     }
 
-    /// Takes free frames back. They keep their memory; where it becomes too much, those of the class that has most
-    /// lose it.
-    pub(super) fn give_back(&self, blanks: Blanks) {
-        let mut dropped = Vec::new();
-        let mut free = self.free();
-        free.bare.extend(blanks.bare);
-        for blank in blanks.classes.into_iter().flatten() {
-            free.push(blank);
-            while free.bytes > self.spare_max {
-                let Blank { frame, memory } = free.pop_of_most().expect("what there is has bytes");
-                free.bare.push(frame);
-                dropped.push(memory);
-            }
-        }
-    }
-
-    /// A free frame without memory.
-    fn bare(&self) -> FrameId {
-        let bare = self.free().bare.pop();
-        bare.unwrap_or_else(|| self.add())
+    /// Takes free frames back.
+    pub(super) fn give_back(&self, frames: &[FrameId]) {
+        self.free().extend(frames);
     }
 
     /// A new frame.
@@ -305,7 +228,8 @@ impl Frames {
 
     /// A frame for a page that is in storage only.
     pub(super) fn stored(&self, id: PageId, born: u64) -> FrameId {
-        let frame = self.bare();
+        let freed = self.free().pop();
+        let frame = freed.unwrap_or_else(|| self.add());
         let content = Content::Stored(None);
         *self.lock(frame) = Frame { content, born, id: Some(id), used: false };
         frame
@@ -316,11 +240,14 @@ impl Frames {
         self.droppable.fetch_add(page.memory(), Ordering::Relaxed);
     }
 
-    /// Drops the page of a frame from memory, if storage could give it again.
-    pub(super) fn evict(&self, frame: &mut Frame) {
+    /// Drops the page of a frame from memory, if storage could give it again. What memory it had is spare.
+    pub(super) fn evict(&self, frame: &mut Frame, spare: &mut Spare) {
         if let (Some(_), Content::Page(page)) = (frame.id, &frame.content) {
-            self.droppable.fetch_sub(page.memory(), Ordering::Relaxed);
-            frame.content = Content::Stored(Some(page.frames().collect()));
+            let stored = Content::Stored(Some(page.frames().collect()));
+            if let Content::Page(page) = mem::replace(&mut frame.content, stored) {
+                self.droppable.fetch_sub(page.memory(), Ordering::Relaxed);
+                spare.push(page.into_memory());
+            }
         }
     }
 
@@ -328,7 +255,7 @@ impl Frames {
     pub(super) fn release(&self, frames: &[FrameId]) {
         for frames in frames.chunks(RELEASED_AT_ONCE) {
             self.touch(frames);
-            let mut free = Blanks::default();
+            let mut spare = Spare::default();
             for at in frames {
                 let Frame { content, id, .. } = mem::replace(&mut *self.lock(*at), Frame::FREE);
                 match content {
@@ -336,13 +263,14 @@ impl Frames {
                         if id.is_some() {
                             self.droppable.fetch_sub(page.memory(), Ordering::Relaxed);
                         }
-                        free.push(Blank { frame: *at, memory: page.into_memory() });
+                        spare.push(page.into_memory());
                     }
-                    Content::Stored(_) => free.bare.push(*at),
+                    Content::Stored(_) => {}
                     Content::Free => unreachable!("a frame is made free once"),
                 }
             }
-            self.give_back(free);
+            self.memory.give_back(spare);
+            self.give_back(frames);
         }
     }
 
@@ -367,13 +295,5 @@ impl Frames {
     pub(super) fn in_use(&self) -> usize {
         let is_used = |at: &u32| !matches!(self.lock(FrameId(*at)).content, Content::Free);
         (0..self.count()).filter(is_used).count()
-    }
-
-    /// Bytes that free frames keep.
-    pub(super) fn spare(&self) -> usize {
-        let free = self.free();
-        let bytes = free.classes.iter().flatten().map(|blank| blank.memory.len()).sum();
-        assert_eq!(bytes, free.bytes);
-        bytes
     }
 }

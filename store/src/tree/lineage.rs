@@ -17,10 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use super::{
-    FrameId, Page, PageId, Pages,
-    frames::{Blank, Blanks, Frames},
-};
+use super::{FrameId, Page, PageId, Pages, frames::Frames, memory::Spare};
 use crate::Error;
 
 /// Trees that follow one another.
@@ -58,6 +55,8 @@ pub(crate) struct Lease {
     top: Option<FrameId>,
     /// The page in that frame, once it was read: all readers of a tree begin there, and need not wait for one another.
     top_page: OnceLock<Page>,
+    /// Bytes of the pages that it replaced, as far as they were in memory.
+    replaced_bytes: usize,
     lineage: Arc<Lineage>,
 }
 
@@ -83,6 +82,11 @@ impl Lease {
     /// The top page, if it was read before.
     pub(super) fn top_page_near(&self) -> Option<&Page> {
         self.top_page.get()
+    }
+
+    /// Bytes of the pages that it replaced, as far as they were in memory.
+    pub(super) fn replaced_bytes(&self) -> usize {
+        self.replaced_bytes
     }
 
     /// How many lineages its own is away from the first.
@@ -136,7 +140,7 @@ pub(super) struct Draft<'a> {
     lineage: Arc<Lineage>,
     /// One for each thread of the pool, and one for those that are none of it.
     shares: Vec<Share>,
-    /// How many free frames of one size are taken at once.
+    /// How many free frames, and how much memory of one size, are taken at once.
     taken: usize,
     finished: bool,
 }
@@ -148,17 +152,19 @@ struct Share(Mutex<Done>);
 
 #[derive(Default)]
 struct Done {
-    /// Free frames at hand.
-    blanks: Blanks,
+    /// Free frames and memory at hand.
+    free: Vec<FrameId>,
+    spare: Spare,
     /// The frames of the pages that were made.
     made: Vec<FrameId>,
-    /// Those of the pages that the tree has no more need of.
+    /// Those of the pages that the tree has no more need of; and the bytes of memory that these had.
     replaced: Vec<FrameId>,
+    replaced_bytes: usize,
 }
 
-/// How many free frames of one size a thread takes at once, at most.
+/// How many free frames, and memory for how many pages of one size, a thread takes at once, at most.
 const TAKEN_MAX: usize = 16;
-/// How many bytes these keep, at most, if they are more than one.
+/// How many bytes of memory, at most, if for more than one page.
 const TAKEN_BYTES_MAX: usize = 64 << 10;
 
 impl<'a> Draft<'a> {
@@ -200,34 +206,43 @@ impl<'a> Draft<'a> {
 
     /// Makes a page of so many bytes.
     pub(super) fn page(&self, length: usize, write: impl FnOnce(Arc<[u8]>) -> Page) -> FrameId {
-        let Blank { frame, memory } = self.blank(length);
+        let (frame, memory) = self.place(length);
         self.pages.frames().put(frame, write(memory), self.number);
         self.share().made.push(frame);
         frame
     }
 
-    fn blank(&self, length: usize) -> Blank {
+    /// A free frame, and memory for a page of so many bytes.
+    fn place(&self, length: usize) -> (FrameId, Arc<[u8]>) {
         let mut share = self.share();
-        share.blanks.pop(length).unwrap_or_else(|| {
+        let memory = share.spare.pop(length).unwrap_or_else(|| {
             let count = self.taken.min(TAKEN_BYTES_MAX / length).max(1);
-            let mut taken = self.pages.frames().blanks(length, count).into_iter();
+            let mut taken = self.pages.memory(length, count).into_iter();
             let first = taken.next().expect("at least one is taken");
-            taken.for_each(|blank| share.blanks.push(blank));
+            taken.for_each(|memory| share.spare.push(memory));
             first
-        })
+        });
+        let frame = share.free.pop().unwrap_or_else(|| {
+            share.free = self.pages.frames().take(self.taken);
+            share.free.pop().expect("at least one is taken")
+        });
+        (frame, memory)
     }
 
-    /// Notes that the tree has no more need of a page of the one before it.
-    pub(super) fn replace(&self, frame: FrameId) {
-        self.share().replaced.push(frame);
+    /// Notes that the tree has no more need of a page of the one before it, which has so many bytes of memory.
+    pub(super) fn replace(&self, frame: FrameId, bytes: usize) {
+        let mut share = self.share();
+        share.replaced.push(frame);
+        share.replaced_bytes += bytes;
     }
 
-    /// Gives back the free frames that are left, and tells what was done.
+    /// Gives back the free frames and the memory that are left, and tells what was done.
     fn end(&mut self) -> impl Iterator<Item = Done> {
         let frames = self.pages.frames();
         self.shares.drain(..).map(|Share(done)| {
             let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-            frames.give_back(std::mem::take(&mut done.blanks));
+            frames.give_back(&done.free);
+            frames.memory().give_back(std::mem::take(&mut done.spare));
             done
         })
     }
@@ -235,7 +250,11 @@ impl<'a> Draft<'a> {
     /// Finishes the tree, whose top page is in the frame `top`.
     pub(super) fn finish(mut self, top: Option<FrameId>) -> Arc<Lease> {
         self.finished = true;
-        let mut replaced = self.end().flat_map(|done| done.replaced).collect::<Vec<_>>();
+        let (mut replaced, mut replaced_bytes) = (Vec::new(), 0);
+        for done in self.end() {
+            replaced.extend(done.replaced);
+            replaced_bytes += done.replaced_bytes;
+        }
         let start = self.lineage.start();
         if start > 0 {
             // Those of other lineages are theirs.
@@ -245,7 +264,7 @@ impl<'a> Draft<'a> {
             self.lineage.trees().replaced.insert(self.number, replaced);
         }
         let (number, lineage, top_page) = (self.number, self.lineage.clone(), OnceLock::new());
-        Lease { number, top, top_page, lineage }.into()
+        Lease { number, top, top_page, replaced_bytes, lineage }.into()
     }
 }
 
@@ -374,8 +393,40 @@ mod tests {
             trees.clear();
             assert_eq!(pages.frames().in_use(), 0, "seed {seed}");
             assert_eq!(pages.frames().droppable(), 0, "seed {seed}");
-            assert!(pages.frames().spare() <= pages.bytes_max() / 16, "seed {seed}");
+            let memory = pages.frames().memory();
+            assert_eq!(memory.used(), 0, "seed {seed}");
+            assert!(memory.spare() <= bytes_max, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn pages_and_what_is_spare_keep_to_the_budget() {
+        let (engine, bytes_max) = (Arc::new(Memory::new()), 512 << 10);
+        let pages = Pages::on_two_threads(engine.clone(), bytes_max);
+        let mut rng = Rng::with_seed(4);
+        let write = |key: u16, length: usize| {
+            let value = Value::Inline(vec![7; length].into());
+            Write { key: key.to_be_bytes().to_vec().into(), value: Some(value) }
+        };
+        let (mut tree, mut chunk) = (Tree::default(), 0);
+        let (mut bytes_seen, mut tree_bytes) = (0, 0);
+        for round in 0..400 {
+            // First it grows beyond twice the budget, with ever longer values; then these become short again.
+            let length = if round < 300 { round } else { 20 };
+            let keys =
+                (0..32).map(|_| rng.u16(..10_000)).collect::<std::collections::BTreeSet<_>>();
+            let writes = keys.into_iter().map(|key| write(key, length)).collect::<Vec<_>>();
+            tree = tree.update(&pages, &writes).unwrap();
+            for _ in 0..20 {
+                tree.get(&pages, &rng.u16(..10_000).to_be_bytes()).unwrap();
+            }
+            let memory = pages.frames().memory();
+            let bytes = memory.used() + memory.spare();
+            assert!(bytes <= bytes_max, "{bytes} in round {round}");
+            (bytes_seen, tree_bytes) = (bytes_seen.max(bytes), tree.bytes.max(tree_bytes));
+            flush(&engine, &pages, &tree, &mut chunk);
+        }
+        assert!(tree_bytes > 2 * bytes_max as u64 && bytes_seen > bytes_max / 10 * 9);
     }
 
     #[test]
@@ -391,7 +442,11 @@ mod tests {
         flush(&engine, &pages, &tree, &mut 0);
         let question = Question::default().key(&writes[7].key);
         let near = || prove(&Near::new(Source { tree: &tree, pages: &pages }, 64), &question).ok();
-        let evict = |frame| pages.frames().evict(&mut pages.frames().lock(frame));
+        let evict = |frame| {
+            let mut spare = Spare::default();
+            pages.frames().evict(&mut pages.frames().lock(frame), &mut spare);
+            pages.frames().memory().give_back(spare);
+        };
         let top = tree.top.as_ref().and_then(Slot::frame).unwrap();
         evict(top);
         assert_eq!(near(), None);

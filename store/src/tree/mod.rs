@@ -20,6 +20,7 @@
 mod build;
 mod frames;
 mod lineage;
+mod memory;
 mod page;
 mod pages;
 mod read;
@@ -30,11 +31,8 @@ use std::sync::Arc;
 
 use anwansi_proofs::Root;
 
-use self::{lineage::Lease, page::SLOTS_MAX};
-use crate::{
-    Error,
-    record::{self, INLINE_BYTES_MAX},
-};
+use self::lineage::Lease;
+use crate::{Error, record};
 
 pub use self::page::PageId;
 pub(crate) use self::{
@@ -45,11 +43,6 @@ pub(crate) use self::{
     slot::{Child, Entry, Slot, Value},
     update::Write,
 };
-
-/// About how much memory an entry takes beside its key and value: digests, and its part of pages and frames.
-const ENTRY_OVERHEAD: u64 = 100;
-/// About how many slots a page has.
-const SLOTS_USUAL: u64 = SLOTS_MAX as u64 * 3 / 4;
 
 /// All entries of one version.
 #[derive(Clone, Debug, Default)]
@@ -92,15 +85,9 @@ impl Tree {
         self.lease.as_ref().map_or(0, |lease| lease.depth())
     }
 
-    /// About how many bytes of memory `writes` writes take that are shared with no other version: a page each and
-    /// half of one above it, and no more than all pages there are.
-    pub(crate) fn memory_of(&self, writes: u64) -> u64 {
-        let entries = self.entries.max(1);
-        // Longer values do not lie in pages.
-        let entry = (self.bytes / entries).min(INLINE_BYTES_MAX as u64) + ENTRY_OVERHEAD;
-        let levels = u64::from(entries.ilog2() / SLOTS_MAX.ilog2()) + 1;
-        let pages = writes.saturating_add(writes / 2 + levels);
-        entries.saturating_mul(entry).min(pages.saturating_mul(SLOTS_USUAL * entry))
+    /// Bytes of the pages that it replaced of the tree that it was made from, as far as they were in memory.
+    pub(crate) fn replaced_bytes(&self) -> usize {
+        self.lease.as_ref().map_or(0, |lease| lease.replaced_bytes())
     }
 
     /// The root: a function of the entries alone.

@@ -28,7 +28,6 @@ use wincode::{SchemaRead, SchemaWrite};
 use super::{
     Child, Entry, FrameId, Slot, Value,
     build::{Piece, Plan},
-    frames::memory,
     slot::side_of,
 };
 use crate::{
@@ -456,11 +455,13 @@ impl Page {
     }
 
     /// Reads the page that `child` stands for, and checks that it is that one: all its branches are
-    /// computed again. Its children have no frames yet: their ids are given too.
-    pub(crate) fn decode(
+    /// computed again. It is given `memory` for so many bytes. Its children have no frames yet: their ids are given
+    /// too.
+    pub(super) fn decode(
         bytes: &[u8],
         child: &Child,
         id: PageId,
+        memory: impl FnOnce(usize) -> Arc<[u8]>,
     ) -> Result<(Self, Vec<PageId>), Error> {
         let damaged = || Error::Damaged(Damage::Page(id));
         let record: record::Page<'_> = record::decode(bytes, Damage::Page(id))?;
@@ -480,13 +481,12 @@ impl Page {
         if !(2..=SLOTS_STORED_MAX).contains(&slots.len()) || !ordered {
             return Err(damaged());
         }
+        // The bits before those of its own branches are under the parent's digests alone.
+        let inside = side_of(&child.prefix, child.bit.into(), slots[0].key()).is_eq();
         let pieces = slots.into_iter().map(Piece::new).collect::<Vec<_>>();
         let plan = Plan::new(None, &pieces);
-        let page = plan.write(memory(plan.length()));
         let same = plan.top() == (child.bit, [child.left, child.right]);
-        // The bits before those of its own branches are under the parent's digests alone.
-        let inside = side_of(&child.prefix, child.bit.into(), page.key(0)).is_eq();
-        if same && inside { Ok((page, below)) } else { Err(damaged()) }
+        if same && inside { Ok((plan.write(memory(plan.length())), below)) } else { Err(damaged()) }
     }
 }
 

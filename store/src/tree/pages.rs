@@ -1,9 +1,6 @@
 //! Pages in memory and in storage: read when needed, dropped when they have to make room.
 
-use std::sync::{
-    Arc, Mutex, TryLockError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use anwansi_proofs::Digest;
 use bytes::Bytes;
@@ -12,6 +9,7 @@ use rayon::ThreadPool;
 use super::{
     Child, FrameId, Page, PageId, Value,
     frames::{Content, Frame, Frames},
+    memory::{Spare, memory},
 };
 use crate::{
     Damage, Error,
@@ -19,8 +17,10 @@ use crate::{
     record::StoredValue,
 };
 
-/// The part of the budget that free frames may keep.
-const SPARE_PART: usize = 16;
+/// If less than this part of the budget could be dropped, it is not looked for.
+const DROPPABLE_PART: usize = 16;
+/// How many bytes are dropped at once, at least.
+const DROPPED_MIN: usize = 64 << 10;
 
 /// Reads pages and values, and keeps within a budget those that storage could give again.
 #[derive(Debug)]
@@ -29,18 +29,14 @@ pub(crate) struct Pages {
     frames: Arc<Frames>,
     /// The frame that is looked at next, if room has to be made (the clock algorithm).
     hand: Mutex<FrameId>,
-    /// The budget for all pages.
-    bytes_max: usize,
-    /// What others take of it.
-    taken: AtomicUsize,
     /// On which trees are updated.
     threads: Arc<ThreadPool>,
 }
 
 impl Pages {
     pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize, threads: Arc<ThreadPool>) -> Self {
-        let frames = Arc::new(Frames::new(bytes_max / SPARE_PART));
-        Pages { engine, frames, hand: FrameId::FIRST.into(), bytes_max, taken: 0.into(), threads }
+        let frames = Arc::new(Frames::new(bytes_max));
+        Pages { engine, frames, hand: FrameId::FIRST.into(), threads }
     }
 
     pub(super) fn frames(&self) -> &Arc<Frames> {
@@ -56,22 +52,14 @@ impl Pages {
         &self.threads
     }
 
-    /// The budget for all pages.
+    /// The budget for the memory of all pages, in bytes.
     pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
+        self.frames.memory().bytes_max()
     }
 
-    /// Notes how many bytes of the budget pages take that are not stored yet.
-    pub(crate) fn leave_room(&self, bytes: u64) {
-        self.taken.store(usize::try_from(bytes).unwrap_or(usize::MAX), Ordering::Relaxed);
-    }
-
-    /// Whether the pages that could be dropped take more than is left for them. An eighth of the budget is for old
-    /// versions and free frames; a quarter is left in any case.
-    fn is_full(&self) -> bool {
-        let left = self.bytes_max / 8 * 7;
-        let left = left.saturating_sub(self.taken.load(Ordering::Relaxed));
-        self.frames.droppable() > left.max(self.bytes_max / 4)
+    /// Bytes of the pages that are not stored, and so cannot leave memory.
+    pub(crate) fn unstored_bytes(&self) -> usize {
+        self.frames.unstored()
     }
 
     /// The page in a frame, if it is in memory.
@@ -89,12 +77,25 @@ impl Pages {
         if let Some(page) = self.loaded(child.frame) {
             return Ok(page);
         }
-        let page = self.read(child, |frame, page| {
-            frame.content = Content::Page(page.clone());
-            self.frames.hold(page);
-        })?;
-        self.make_room();
-        Ok(page)
+        let memory = |length| self.memory(length, 1).pop().expect("it is for one page at least");
+        let (mut page, below) = self.read(child, memory)?;
+        let mut frame = self.frames.lock(child.frame);
+        let found = match &frame.content {
+            // Another reader was quicker.
+            Content::Page(page) => Ok(page.clone()),
+            _ => match self.connect(&frame, &mut page, below) {
+                Ok(()) => {
+                    self.frames.hold(&page);
+                    frame.content = Content::Page(page.clone());
+                    return Ok(page);
+                }
+                Err(error) => Err(error),
+            },
+        };
+        let mut spare = Spare::default();
+        spare.push(page.into_memory());
+        self.frames.memory().give_back(spare);
+        found
     }
 
     /// The page below the child in slot `at` of another one.
@@ -105,44 +106,65 @@ impl Pages {
 
     /// The page below `child`, which is about to be replaced: no need to keep it in memory.
     pub(super) fn open_once(&self, child: &Child) -> Result<Page, Error> {
-        match self.loaded(child.frame) {
-            Some(page) => Ok(page),
-            None => self.read(child, |frame, page| {
-                frame.content = Content::Stored(Some(page.frames().collect()));
-            }),
+        if let Some(page) = self.loaded(child.frame) {
+            return Ok(page);
         }
+        let (mut page, below) = self.read(child, memory)?;
+        let mut frame = self.frames.lock(child.frame);
+        if let Content::Page(page) = &frame.content {
+            return Ok(page.clone());
+        }
+        self.connect(&frame, &mut page, below)?;
+        frame.content = Content::Stored(Some(page.frames().collect()));
+        Ok(page)
     }
 
-    /// Reads a page from storage. `keep` keeps of it what is to be kept.
-    fn read(&self, child: &Child, keep: impl FnOnce(&mut Frame, &Page)) -> Result<Page, Error> {
+    /// Reads a page from storage, into `memory` of so many bytes; and where its children are.
+    fn read(
+        &self,
+        child: &Child,
+        memory: impl FnOnce(usize) -> Arc<[u8]>,
+    ) -> Result<(Page, Vec<PageId>), Error> {
         let id = self.id(child.frame).expect("a page that is not in memory is in storage");
-        let damaged = Error::Damaged(Damage::Page(id));
         let chunk = self.engine.get(Keyspace::Pages, &PageId::chunk_key(id.epoch, id.chunk))?;
         let end = id.offset as usize + id.length as usize;
         let bytes = chunk.as_ref().and_then(|chunk| chunk.get(id.offset as usize..end));
-        let (mut page, below) = Page::decode(bytes.ok_or(damaged.clone())?, child, id)?;
-        let mut frame = self.frames.lock(child.frame);
-        let born = frame.born;
-        match &frame.content {
-            // Another reader was quicker.
-            Content::Page(page) => return Ok(page.clone()),
-            Content::Stored(Some(frames)) => {
-                // Which pages there are is under no digest.
-                let same = |(frame, id): (&FrameId, &PageId)| {
-                    self.id(*frame).is_none_or(|stored| stored == *id)
-                };
-                if frames.len() != below.len() || !frames.iter().zip(&below).all(same) {
-                    return Err(damaged);
-                }
-                page.set_frames(frames);
+        Page::decode(bytes.ok_or(Error::Damaged(Damage::Page(id)))?, child, id, memory)
+    }
+
+    /// Gives a page that was read for `frame` the frames of its children: those that they had before, if it was read
+    /// before.
+    fn connect(&self, frame: &Frame, page: &mut Page, below: Vec<PageId>) -> Result<(), Error> {
+        if let Content::Stored(Some(frames)) = &frame.content {
+            // Which pages there are is under no digest.
+            let same = |(frame, id): (&FrameId, &PageId)| {
+                self.id(*frame).is_none_or(|stored| stored == *id)
+            };
+            if frames.len() != below.len() || !frames.iter().zip(&below).all(same) {
+                let id = frame.id.expect("what was read is in storage");
+                return Err(Error::Damaged(Damage::Page(id)));
             }
-            _ => {
-                let frames = below.into_iter().map(|id| self.frames.stored(id, born));
-                page.set_frames(&frames.collect::<Vec<_>>());
+            page.set_frames(frames);
+        } else {
+            let frames = below.into_iter().map(|id| self.frames.stored(id, frame.born));
+            page.set_frames(&frames.collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// Memory for pages of so many bytes: for one at least and at most `count`, which is not 0. Pages may have to leave
+    /// theirs for it.
+    pub(super) fn memory(&self, length: usize, count: usize) -> Vec<Arc<[u8]>> {
+        let memory = self.frames.memory();
+        loop {
+            let taken = memory.take(length, count);
+            if !taken.is_empty() {
+                return taken;
+            }
+            if !self.make_room(length) {
+                return vec![memory.allocate(length)];
             }
         }
-        keep(&mut frame, &page);
-        Ok(page)
     }
 
     /// Where the page of a frame is stored; `None` if it is not.
@@ -161,39 +183,40 @@ impl Pages {
 
     /// Notes that the page of a frame is now stored at `id`, and may leave memory.
     pub(crate) fn stored(&self, frame: FrameId, id: PageId) {
-        {
-            let mut frame = self.frames.lock(frame);
-            assert!(frame.id.is_none(), "a page is stored once");
-            frame.id = Some(id);
-            let Content::Page(page) = &frame.content else { unreachable!("it was in memory only") };
-            self.frames.hold(page);
-        }
-        self.make_room();
+        let mut frame = self.frames.lock(frame);
+        assert!(frame.id.is_none(), "a page is stored once");
+        frame.id = Some(id);
+        let Content::Page(page) = &frame.content else { unreachable!("it was in memory only") };
+        self.frames.hold(page);
     }
 
-    /// Drops pages that nobody used since the hand came by.
-    fn make_room(&self) {
-        if !self.is_full() {
-            return;
+    /// Drops pages of `bytes` bytes or more that nobody used since the hand came by. False if there is nothing to drop.
+    fn make_room(&self, bytes: usize) -> bool {
+        if self.frames.droppable() < self.bytes_max() / DROPPABLE_PART {
+            return false;
         }
         // Whoever has the hand makes room for all.
         let mut hand = match self.hand.try_lock() {
             Ok(hand) => hand,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return false,
         };
+        let (mut spare, bytes) = (Spare::default(), bytes.max(DROPPED_MIN));
         // Twice round at most: the first time clears the marks, the second finds them cleared.
         for _ in 0..2 * u64::from(self.frames.count()) {
-            if !self.is_full() {
+            if spare.bytes() >= bytes {
                 break;
             }
             *hand = self.frames.next(*hand);
             // One that is locked is in use just now.
             let Some(mut frame) = self.frames.try_lock(*hand) else { continue };
             if !std::mem::take(&mut frame.used) {
-                self.frames.evict(&mut frame);
+                self.frames.evict(&mut frame, &mut spare);
             }
         }
+        let is_found = spare.bytes() > 0;
+        self.frames.memory().give_back(spare);
+        is_found
     }
 
     /// The bytes of `value`, wherever they lie.

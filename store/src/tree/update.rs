@@ -68,7 +68,7 @@ impl Tree {
                 } else {
                     pages.install(|| merge(&draft, &page, inside))?
                 };
-                below.replaces(&draft, child.frame);
+                below.replaces(&draft, child.frame, page.memory());
                 growth.add(&below.growth);
                 match below.left {
                     Left::Same => slots.push(Piece::child(child.clone())),
@@ -143,10 +143,10 @@ struct Below {
 }
 
 impl Below {
-    /// Notes that the page of `frame` has become this.
-    fn replaces(&self, draft: &Draft<'_>, frame: FrameId) {
+    /// Notes that the page of `frame`, with so many bytes of memory, has become this.
+    fn replaces(&self, draft: &Draft<'_>, frame: FrameId, bytes: usize) {
         if !matches!(self.left, Left::Same) {
-            draft.replace(frame);
+            draft.replace(frame, bytes);
         }
     }
 }
@@ -306,11 +306,12 @@ fn below(
     let children = children.collect::<Vec<_>>();
     let frame = |at| page.frame(at).expect("it is a child");
     let below = |at, loaded: Option<Page>, writes| {
+        let bytes = loaded.as_ref().map_or(0, Page::memory);
         let below = match loaded {
             Some(loaded) => merge(draft, &loaded, writes)?,
             None => merge(draft, &draft.pages().open_once(&page.child(at))?, writes)?,
         };
-        below.replaces(draft, frame(at));
+        below.replaces(draft, frame(at), bytes);
         Ok(below)
     };
     if writes >= PARALLEL_WRITES && children.len() > 1 {
