@@ -13,8 +13,6 @@ pub enum View<'a, N> {
     Leaf {
         /// Its key.
         key: &'a [u8],
-        /// The digest of its value.
-        value: Digest,
     },
     /// Two subtrees.
     Branch {
@@ -59,6 +57,12 @@ pub trait Tree {
     /// # Errors
     /// If it cannot be read.
     fn value(&self, node: &Self::Node) -> Result<Vec<u8>, Self::Error>;
+
+    /// The digest of the value of the leaf `node`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn value_digest(&self, node: &Self::Node) -> Result<Digest, Self::Error>;
 }
 
 /// The tree of a list of entries, computed when asked: for small trees and for tests.
@@ -122,8 +126,7 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Tree for Sorted<K, V> {
     fn view<'a>(&'a self, node: &'a Self::Node) -> Result<View<'a, Self::Node>, Self::Error> {
         let (first, last) = (self.key(node.start), self.key(node.end - 1));
         let Some(at) = critical_bit(first, last) else {
-            let value = Digest::of(self.entries[node.start].1.as_ref());
-            return Ok(View::Leaf { key: first, value });
+            return Ok(View::Leaf { key: first });
         };
         let entries = &self.entries[node.clone()];
         let right = node.start + entries.partition_point(|(key, _)| !bit(key.as_ref(), at));
@@ -136,6 +139,10 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Tree for Sorted<K, V> {
 
     fn value(&self, node: &Self::Node) -> Result<Vec<u8>, Self::Error> {
         Ok(self.entries[node.start].1.as_ref().to_vec())
+    }
+
+    fn value_digest(&self, node: &Self::Node) -> Result<Digest, Self::Error> {
+        Ok(Digest::of(self.entries[node.start].1.as_ref()))
     }
 }
 

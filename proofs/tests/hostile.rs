@@ -193,7 +193,7 @@ impl anwansi_proofs::tree::Tree for Linked {
     ) -> Result<anwansi_proofs::tree::View<'a, usize>, Self::Error> {
         use anwansi_proofs::tree::View;
         Ok(match &self.nodes[*node] {
-            LinkedNode::Leaf(key) => View::Leaf { key, value: Digest([0; 32]) },
+            LinkedNode::Leaf(key) => View::Leaf { key },
             LinkedNode::Branch { bit, key, sides: [left, right] } => {
                 View::Branch { bit: *bit, key, left: *left, right: *right }
             }
@@ -206,6 +206,10 @@ impl anwansi_proofs::tree::Tree for Linked {
 
     fn value(&self, _: &usize) -> Result<Vec<u8>, Self::Error> {
         Ok(Vec::new())
+    }
+
+    fn value_digest(&self, _: &usize) -> Result<Digest, Self::Error> {
+        Ok(Digest([0; 32]))
     }
 }
 

@@ -3,8 +3,9 @@
 //! ```text
 //!   listen.rs     connections, within bounds
 //!     |
-//!   routes()      the table below: counted, in time, errors as problem documents (problem.rs),
-//!     |           read by pages of other sites (browsers.rs)
+//!   around.rs     around all routes: counted (metrics.rs), in time, read by pages of other sites (browsers.rs)
+//!     |
+//!   routes()      the table below; errors are problem documents (problem.rs)
 //!     |
 //!   tiles.rs      /checkpoint, /tile/...            the log, for anyone's tools
 //!   read.rs       /v1/info, /v1/versions, health
@@ -30,6 +31,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod around;
 mod auth;
 mod body;
 mod browsers;
@@ -65,56 +67,59 @@ pub use state::{
 use axum::{
     Router,
     http::{Method, Uri},
-    middleware::{from_fn_with_state, map_response},
-    response::IntoResponse as _,
+    middleware::map_response,
     routing::{get, post},
 };
-use tower_http::catch_panic::CatchPanicLayer;
 
+use around::Around;
 use ledger::{assignments, blobs, events, nodes, transitions, votes};
 use problem::{Kind, Problem};
 use state::App;
 
 /// The table of routes.
-fn routes(app: App) -> Router {
-    let reads = Router::new()
-        .route("/checkpoint", get(tiles::checkpoint))
-        .route("/tile/{*path}", get(tiles::tile))
-        .route("/v1/info", get(read::info))
-        .route("/v1/versions", get(read::versions))
-        .route("/v1/versions/{v}", get(read::version))
-        .route("/v1/versions/{v}/changes", get(changes::changes))
-        .route("/v1/state", get(prove::state))
-        .route("/v1/state/range", get(prove::range))
-        .route("/v1/proofs", post(prove::proofs))
-        .route("/v1/transitions/{id}", get(transitions::stands))
-        .route("/v1/transitions/{id}/spec", get(transitions::spec))
-        .route("/v1/transitions/{id}/evidence", get(transitions::evidence))
-        .route("/v1/transitions/{id}/tasks/{i}/pledges", get(votes::pledges).post(votes::pledge))
-        .route("/v1/transitions/{id}/tasks/{i}/reveals", post(votes::reveal))
-        .route("/v1/assignments", get(assignments::assignments))
-        .route("/v1/nodes", get(nodes::list))
+fn routes(app: App) -> Around {
+    let reads = [
+        ("/checkpoint", get(tiles::checkpoint)),
+        ("/tile/{*path}", get(tiles::tile)),
+        ("/v1/info", get(read::info)),
+        ("/v1/versions", get(read::versions)),
+        ("/v1/versions/{v}", get(read::version)),
+        ("/v1/versions/{v}/changes", get(changes::changes)),
+        ("/v1/state", get(prove::state)),
+        ("/v1/state/range", get(prove::range)),
+        ("/v1/proofs", post(prove::proofs)),
+        ("/v1/transitions/{id}", get(transitions::stands)),
+        ("/v1/transitions/{id}/spec", get(transitions::spec)),
+        ("/v1/transitions/{id}/evidence", get(transitions::evidence)),
+        ("/v1/transitions/{id}/tasks/{i}/pledges", get(votes::pledges).post(votes::pledge)),
+        ("/v1/transitions/{id}/tasks/{i}/reveals", post(votes::reveal)),
+        ("/v1/assignments", get(assignments::assignments)),
+        ("/v1/nodes", get(nodes::list)),
         // Browsers of other sites may read here, and are told that they may not PUT and DELETE.
-        .route("/v1/nodes/{key}", get(nodes::one).put(nodes::register).delete(nodes::remove))
-        .route("/v1/blobs/{digest}", get(blobs::get).put(blobs::put))
-        .route("/v1/events", get(events::events))
-        .route("/healthz", get(read::healthz))
-        .route("/readyz", get(read::readyz))
-        .route("/metrics", get(metrics::metrics))
-        .route("/openapi.json", get(openapi::openapi))
-        .method_not_allowed_fallback(unknown_method);
-    let writes = Router::new()
-        .route("/v1/commits", post(write::commits))
-        .route("/v1/transitions", post(transitions::submit))
-        .route("/v1/transitions/{id}/cancel", post(transitions::cancel))
+        ("/v1/nodes/{key}", get(nodes::one).put(nodes::register).delete(nodes::remove)),
+        ("/v1/blobs/{digest}", get(blobs::get).put(blobs::put)),
+        ("/v1/events", get(events::events)),
+        ("/healthz", get(read::healthz)),
+        ("/readyz", get(read::readyz)),
+        ("/metrics", get(metrics::metrics)),
+        ("/openapi.json", get(openapi::openapi)),
+    ];
+    let writes = [
+        ("/v1/commits", post(write::commits)),
+        ("/v1/transitions", post(transitions::submit)),
+        ("/v1/transitions/{id}/cancel", post(transitions::cancel)),
+    ];
+    let paths = reads.iter().chain(&writes).map(|(path, _)| *path).collect::<Vec<_>>();
+    let add = |router: Router<App>, (path, methods)| router.route(path, methods);
+    let reads = reads.into_iter().fold(Router::new(), add);
+    let writes = writes.into_iter().fold(Router::new(), add);
+    let writes = writes.method_not_allowed_fallback(unknown_method);
+    let router = reads
         .method_not_allowed_fallback(unknown_method)
-        .layer(map_response(browsers::not_for_others));
-    reads
-        .merge(writes)
+        .merge(writes.layer(map_response(browsers::not_for_others)))
         .fallback(unknown_route)
-        // The first one is around the second: together they cost what one does.
-        .layer((from_fn_with_state(app.clone(), metrics::count), CatchPanicLayer::custom(panicked)))
-        .with_state(app)
+        .with_state(app.clone());
+    Around::new(app, router, paths)
 }
 
 async fn unknown_route() -> Problem {
@@ -124,13 +129,4 @@ async fn unknown_route() -> Problem {
 async fn unknown_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} is not for {}: the header Allow says what is", uri.path());
     Problem::new(Kind::MethodNotAllowed, detail)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the form that the layer calls")]
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-    tracing::error!(panic = text, "a request panicked");
-    let problem = Problem::new(Kind::Internal, "the server failed; its log says how");
-    browsers::mark(problem.into_response())
 }

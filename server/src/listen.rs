@@ -2,12 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -16,7 +14,10 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use crate::state::{HEAD_BYTES_MAX, Limits};
+use crate::{
+    around::Around,
+    state::{HEAD_BYTES_MAX, Limits},
+};
 
 /// How long the head of a request may take, and how long a connection may lie idle.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
@@ -30,7 +31,7 @@ const SHUTDOWN_EXTRA: Duration = Duration::from_secs(5);
 /// Serves connections until `stop`; then takes no more, and finishes the requests that were begun.
 pub(crate) async fn serve(
     listener: TcpListener,
-    app: Router,
+    routes: Around,
     limits: Limits,
     mut stop: oneshot::Receiver<()>,
 ) {
@@ -57,8 +58,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let service = TowerToHyperService::new(app.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let connection = http.serve_connection(TokioIo::new(stream), routes.clone());
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

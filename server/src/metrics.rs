@@ -1,11 +1,10 @@
 //! What the server counts, for Prometheus.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::OnceLock, time::Duration};
 
 use axum::{
-    extract::{MatchedPath, Request, State},
-    http::{Method, header::CONTENT_TYPE},
-    middleware::Next,
+    extract::State,
+    http::{Method, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use prometheus_client::{
@@ -13,12 +12,9 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use tracing::Level;
 
 use crate::{
-    browsers::open_to_others,
     ledger::figures::Figures,
-    problem::{Kind, Problem},
     state::{App, Shared},
 };
 
@@ -32,7 +28,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram>,
-    at_work: Gauge,
+    pub(crate) at_work: Gauge,
     commits: Counter,
     pub(crate) ledger: Figures,
     version: Gauge,
@@ -42,17 +38,58 @@ pub(crate) struct Metrics {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    route: Arc<str>,
+    route: &'static str,
     method: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
-    route: Arc<str>,
+    route: &'static str,
+}
+
+/// What is counted of one route, found without looking for it each time.
+pub(crate) struct RouteCounters {
+    route: &'static str,
+    requests: Family<RequestLabels, Counter>,
+    /// Of those that were answered with 200, by their methods.
+    usual: [OnceLock<Counter>; METHODS.len()],
+    seconds: Histogram,
+}
+
+/// The methods that are told apart; all others are the last one.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"];
+
+impl RouteCounters {
+    /// Counts a request that was answered after so long. Gives the name of its method.
+    pub(crate) fn count(
+        &self,
+        method: &Method,
+        status: StatusCode,
+        elapsed: Duration,
+    ) -> &'static str {
+        let known = METHODS.iter().position(|known| *known == method.as_str());
+        let at = known.unwrap_or(METHODS.len() - 1);
+        let (route, method, status) = (self.route, METHODS[at], status.as_u16());
+        let counter =
+            || self.requests.get_or_create(&RequestLabels { route, method, status }).clone();
+        if status == 200 {
+            self.usual[at].get_or_init(counter).inc();
+        } else {
+            counter().inc();
+        }
+        self.seconds.observe(elapsed.as_secs_f64());
+        method
+    }
 }
 
 impl Metrics {
+    /// Those of a route.
+    pub(crate) fn of_route(&self, route: &'static str) -> RouteCounters {
+        let seconds = self.seconds.get_or_create(&RouteLabels { route }).clone();
+        RouteCounters { route, requests: self.requests.clone(), usual: <_>::default(), seconds }
+    }
+
     pub(crate) fn new() -> Self {
         let metrics = Metrics {
             registry: Registry::with_prefix("anwansi"),
@@ -112,51 +149,4 @@ impl Metrics {
 ))]
 pub(crate) async fn metrics(State(app): State<App>) -> Response {
     ([(CONTENT_TYPE, MEDIA_TYPE)], app.metrics.text(&app)).into_response()
-}
-
-/// Counts a request, whatever becomes of it, and logs it; ends what takes too long, and lets others see the answer.
-pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let route: Arc<str> = match request.extensions().get::<MatchedPath>() {
-        Some(route) => route.as_str().into(),
-        None => "none".into(),
-    };
-    let method = request.method().clone();
-    let path = tracing::enabled!(Level::DEBUG).then(|| request.uri().path().to_owned());
-    app.metrics.at_work.inc();
-    let at_work = AtWork(app.clone());
-    let begun = Instant::now();
-    let answered = tokio::time::timeout(app.limits.timeout, next.run(request)).await;
-    let in_time = answered.map(|response| open_to_others(&method, response));
-    let response = in_time.unwrap_or_else(|_| {
-        let detail = "the request took too long; what it asks for may or may not have happened: send it \
-                      again, a commit under its Idempotency-Key";
-        Problem::new(Kind::Timeout, detail).into_response()
-    });
-    let method = match method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    };
-    drop(at_work);
-    let (elapsed, status) = (begun.elapsed(), response.status().as_u16());
-    tracing::debug!(method, path, status, micros = elapsed.as_micros(), "answered");
-    app.metrics
-        .seconds
-        .get_or_create(&RouteLabels { route: route.clone() })
-        .observe(elapsed.as_secs_f64());
-    app.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
-    response
-}
-
-/// Counts down also where a caller goes away before the answer.
-struct AtWork(App);
-
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        self.0.metrics.at_work.dec();
-    }
 }

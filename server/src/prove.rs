@@ -4,7 +4,7 @@ use anwansi_proofs::{
     Evidence, Part, Question, Version,
     path::{VALUE_BYTES_MAX, after_prefix},
 };
-use anwansi_store::{Snapshot, Store, Which, engine::Direction};
+use anwansi_store::{Published, Snapshot, Which, engine::Direction};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -76,7 +76,8 @@ pub(crate) async fn state(State(app): State<App>, request: Request) -> Result<Re
     let question = keys.iter().fold(Question::default(), |question, key| question.key(key));
     {
         // Dropped before anything is waited for: it holds a version in memory.
-        let latest = app.store.latest();
+        let published = app.store.published();
+        let latest = published.snapshot();
         let newest = latest.version();
         if let Some(tag) = known(newest, version, form, headers) {
             return Ok(tag.not_modified());
@@ -86,14 +87,14 @@ pub(crate) async fn state(State(app): State<App>, request: Request) -> Result<Re
             && version.is_none_or(|version| version == newest)
             && let Some(proof) = latest.prove_near(&question)
         {
-            return send(&app, answer(&app.store, newest, Which::State, proof, form)?);
+            return send(&app, answer(&published, newest, Which::State, proof, form)?);
         }
     }
     let answer = app.read(move |store| {
         let snapshot = at(store, version)?;
         fits(&snapshot, &keys, &[])?;
         let proof = snapshot.prove(Which::State, &question)?;
-        answer(store, snapshot.version(), Which::State, proof, form)
+        answer(&store.published(), snapshot.version(), Which::State, proof, form)
     });
     send(&app, answer.await?)
 }
@@ -143,7 +144,7 @@ pub(crate) async fn range(
         let end = next.as_deref().or(end.as_deref());
         let question = Question::default().range(&start, end);
         let proof = snapshot.prove(Which::State, &question)?;
-        let answer = answer(store, snapshot.version(), Which::State, proof, form)?;
+        let answer = answer(&store.published(), snapshot.version(), Which::State, proof, form)?;
         Ok(Answer { next, ..answer })
     });
     let answer = answer.await?;
@@ -229,7 +230,7 @@ pub(crate) async fn proofs(
             question = question.range(start, end.as_deref());
         }
         let proof = snapshot.prove(which, &question)?;
-        answer(store, snapshot.version(), which, proof, form)
+        answer(&store.published(), snapshot.version(), which, proof, form)
     });
     send(&app, answer.await?)
 }
@@ -271,15 +272,15 @@ impl Asked {
     }
 }
 
-/// Puts the evidence together, under the newest checkpoint.
+/// Puts the evidence together, under the checkpoint of what is published.
 fn answer(
-    store: &Store,
+    published: &Published,
     version: Version,
     which: Which,
     proof: Vec<u8>,
     form: Form,
 ) -> Result<Answer, Problem> {
-    let finality = store.finality(version)?;
+    let finality = published.finality(version)?;
     let tag = Tag { version, size: finality.log_size, form };
     let bytes = match (form, which) {
         (Form::Bytes, _) => proof,

@@ -17,18 +17,21 @@ const QUOTED_BYTES_MAX: usize = 200;
 
 /// The names and values of a query. Names may repeat; values are any bytes.
 #[derive(Debug)]
-pub(crate) struct Query(Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) struct Query<'q>(Vec<(Text<'q>, Text<'q>)>);
 
-impl Query {
+/// Bytes that are borrowed, unless something in them was encoded.
+type Text<'q> = Cow<'q, [u8]>;
+
+impl<'q> Query<'q> {
     /// Reads a query that has no other names than those `known`.
     ///
     /// `+` is a space, as forms write it; `%` is followed by two hex digits, always.
-    pub(crate) fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
         let mut pairs = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (percent_decode(name)?, percent_decode(value)?);
-            if !known.iter().any(|known| known.as_bytes() == name) {
+            if !known.iter().any(|known| known.as_bytes() == &name[..]) {
                 return Err(Problem::malformed(format!(
                     "the query has a parameter {:?}: known here are {}",
                     quote(&String::from_utf8_lossy(&name)),
@@ -42,7 +45,7 @@ impl Query {
 
     /// All values of `name`, in their order.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.0.iter().filter(move |pair| pair.0 == name.as_bytes()).map(|pair| &pair.1[..])
+        self.0.iter().filter(move |pair| pair.0[..] == *name.as_bytes()).map(|pair| &pair.1[..])
     }
 
     /// The value of `name`, which stands once or not at all.
@@ -80,7 +83,10 @@ impl Query {
     }
 }
 
-fn percent_decode(text: &str) -> Result<Vec<u8>, Problem> {
+fn percent_decode(text: &str) -> Result<Text<'_>, Problem> {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Ok(text.as_bytes().into());
+    }
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let (bytes, mut decoded, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
     while let Some(byte) = bytes.get(at) {
@@ -100,7 +106,7 @@ fn percent_decode(text: &str) -> Result<Vec<u8>, Problem> {
         decoded.push(byte);
         at += length;
     }
-    Ok(decoded)
+    Ok(decoded.into())
 }
 
 /// Reads `0`, or digits that start with 1 to 9, up to 2^53 - 1.
@@ -294,7 +300,7 @@ mod tests {
 
     #[test]
     fn percent_encoding_is_whole_or_refused() {
-        assert_eq!(percent_decode("a%2Fb+c%00%ff").unwrap(), b"a/b c\x00\xff");
+        assert_eq!(*percent_decode("a%2Fb+c%00%ff").unwrap(), *b"a/b c\x00\xff");
         for refused in ["%", "%2", "%2g", "a%zz", "%%41", "%+1"] {
             assert_eq!(percent_decode(refused).unwrap_err().kind(), Kind::Malformed, "{refused}");
         }
@@ -308,7 +314,8 @@ mod tests {
         assert!(query.one("key").is_err());
         assert!(Query::parse(Some("kye=a"), &["key"]).is_err());
         for refused in ["", "-1", "01", "1.0", "1e3", "9007199254740992", "99999999999999999999"] {
-            let query = Query::parse(Some(&format!("version={refused}")), &["version"]).unwrap();
+            let text = format!("version={refused}");
+            let query = Query::parse(Some(&text), &["version"]).unwrap();
             assert_eq!(query.version().unwrap_err().kind(), Kind::Malformed, "{refused}");
         }
     }

@@ -5,7 +5,7 @@
 //!     |                                                                               version.rs
 //!   Writer           one thread: many batches, one sync, then the answers             engine/writer.rs
 //!     |
-//!   publish          sign the checkpoint, show the version to readers                 store.rs
+//!   publish          sign the checkpoint, show the version to readers                 finality.rs
 //!     |
 //!   flush            now and then the tree's pages, in the background                 flush.rs
 //!
@@ -45,6 +45,7 @@ mod check;
 mod commit;
 pub mod engine;
 mod error;
+mod finality;
 mod flush;
 mod gate;
 mod group;
@@ -68,6 +69,7 @@ pub use commit::{
     Answer, COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Commit, Committed, REQUEST_KEPT, RequestId,
 };
 pub use error::{Damage, Error};
+pub use finality::{Finality, Published};
 pub use keys::LogKey;
 pub use ledger::{
     Assignment, BLOB_BYTES_MAX, DRAWS_MAX, Equivocation, Ledger, Load, Node, OPEN_DRAWS_MAX,
@@ -76,6 +78,6 @@ pub use ledger::{
 };
 pub use options::Options;
 pub use snapshot::{Pair, Snapshot, Which};
-pub use store::{Clock, Finality, Store};
+pub use store::{Clock, Store};
 pub use transaction::Transaction;
 pub use tree::PageId;

@@ -4,15 +4,14 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Condvar, Mutex, PoisonError, RwLock,
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle, ThreadId},
 };
 
 use anwansi_proofs::{
-    Change, Evidence, EvidenceStart, LogHash, LogProof, Note, Origin, Part, Question, Version,
-    Vkey,
+    Change, Evidence, Note, Origin, Part, Question, Version, Vkey,
     log::{Bundle, Tile},
     prove_update,
 };
@@ -23,6 +22,7 @@ use crate::{
     check::{self, Report},
     commit::{self, Answer, Commit, Committed, Job, Jobs, Work},
     engine::{Engine, Writer},
+    finality::{Finality, Published},
     flush,
     history::History,
     keys::LogKey,
@@ -74,57 +74,6 @@ pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// The newest durable version, with the checkpoint that makes it final.
-pub(crate) struct Published {
-    pub(crate) snapshot: Snapshot,
-    pub(crate) log: Log,
-    pub(crate) checkpoint: Note,
-    /// That of this version: made for the first who asks.
-    finality: OnceLock<Arc<Finality>>,
-}
-
-/// What shows that a version is final.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Finality {
-    /// The text of its header.
-    pub header: String,
-    /// That the header is in the log, under a signed checkpoint.
-    pub proof: LogProof,
-    /// The size of the log under that checkpoint: one more than the newest version.
-    pub log_size: u64,
-    /// What evidence about its state begins with: made for the first who asks.
-    start: OnceLock<EvidenceStart>,
-}
-
-impl Finality {
-    /// What evidence says of the version, without any proof yet.
-    #[must_use]
-    pub fn part(&self) -> Part {
-        let (header, finality) = (self.header.clone(), self.proof.to_string());
-        Part { header, finality, state: None, tasks: None }
-    }
-
-    /// The evidence with a proof over the version's state, as JSON.
-    #[must_use]
-    pub fn evidence(&self, proof: &[u8]) -> String {
-        let start = || EvidenceStart::new(&self.header, &self.proof.to_string());
-        self.start.get_or_init(start).with(proof)
-    }
-}
-
-impl Published {
-    /// Signs the checkpoint of a durable version, whose log has the root `root`.
-    pub(crate) fn new(shared: &Shared, at: Arc<At>, log: Log, root: &LogHash) -> Self {
-        let (pages, engine) = (shared.pages.clone(), shared.engine.clone());
-        Self::signed(&shared.key, Snapshot { version: at, pages, engine }, log, root)
-    }
-
-    fn signed(key: &LogKey, snapshot: Snapshot, log: Log, root: &LogHash) -> Self {
-        let checkpoint = key.checkpoint(log.size(), root);
-        Published { snapshot, log, checkpoint, finality: OnceLock::new() }
-    }
-}
 
 impl Shared {
     pub(crate) fn new(
@@ -252,6 +201,12 @@ impl Store {
     #[must_use]
     pub fn latest(&self) -> Snapshot {
         self.shared.published().snapshot.clone()
+    }
+
+    /// The newest version together with its checkpoint, whatever comes after them.
+    #[must_use]
+    pub fn published(&self) -> Arc<Published> {
+        self.shared.published()
     }
 
     /// The version `version`.
@@ -396,39 +351,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchVersion`] and those of storage.
     pub fn finality(&self, version: Version) -> Result<Arc<Finality>, Error> {
-        self.finality_under(&self.shared.published(), version)
-    }
-
-    /// As [`finality`](Self::finality), under a checkpoint that several versions are to share.
-    pub(crate) fn finality_under(
-        &self,
-        published: &Published,
-        version: Version,
-    ) -> Result<Arc<Finality>, Error> {
-        let newest = published.snapshot.version();
-        if version > newest {
-            return Err(Error::NoSuchVersion { version, newest });
-        }
-        if version == newest
-            && let Some(made) = published.finality.get()
-        {
-            return Ok(made.clone());
-        }
-        let engine = &*self.shared.engine;
-        let siblings = published.log.inclusion_proof(engine, version.0)?;
-        let proof = LogProof::new(version.0, siblings, published.checkpoint.clone());
-        let proof = proof.expect("versions and proofs are within the log's limits");
-        let header = if version < newest {
-            version::read(engine, version)?.1.header
-        } else {
-            published.snapshot.header().to_string()
-        };
-        let (log_size, start) = (published.log.size(), OnceLock::new());
-        let finality = Arc::new(Finality { header, proof, log_size, start });
-        if version < newest {
-            return Ok(finality);
-        }
-        Ok(published.finality.get_or_init(|| finality).clone())
+        self.published().finality(version)
     }
 
     /// Evidence that answers `question` at `version`, under the newest checkpoint.

@@ -231,7 +231,7 @@ impl<'t, T: Tree> Prover<'t, T> {
         let [left_goes, right_goes] = known.unwrap_or_default();
         let (at, key, left, right) = match self.tree.view(node)? {
             View::Branch { bit, key, left, right } => (bit, key, left, right),
-            View::Leaf { key, value } => {
+            View::Leaf { key } => {
                 let shown = asked.value_of(key);
                 self.proof.push(if shown { KIND_LEAF } else { KIND_LEAF_DIGEST });
                 self.length(key.len());
@@ -241,7 +241,7 @@ impl<'t, T: Tree> Prover<'t, T> {
                     self.length(value.len());
                     self.proof.extend_from_slice(&value);
                 } else {
-                    self.proof.extend_from_slice(&value.0);
+                    self.proof.extend_from_slice(&self.tree.value_digest(node)?.0);
                 }
                 return Ok(());
             }
@@ -304,7 +304,7 @@ fn emptied<T: Tree>(tree: &T, top: T::Node, asked: Asked<'_>) -> Result<Vec<[boo
         let index = sides.len();
         sides.push([false; 2]);
         match tree.view(&node)? {
-            View::Leaf { key, .. } => {
+            View::Leaf { key } => {
                 done.push(!keeps && asked.keys.iter().any(|target| target.key == key));
             }
             View::Branch { bit, key, left, right } => {

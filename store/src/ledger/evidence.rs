@@ -17,7 +17,7 @@ use super::{
     journal::{self, Fact, Reveal},
     read_spec,
 };
-use crate::{Damage, Error, Which, snapshot::Pair, store::Published};
+use crate::{Damage, Error, Which, finality::Published, snapshot::Pair};
 
 /// By task and round, the pledges of a closed round.
 type Pledges = BTreeMap<(u32, u32), Vec<Pledge>>;
@@ -87,7 +87,7 @@ impl Ledger<'_> {
 
     /// A version with what is to be shown of it, under one checkpoint.
     fn part(&self, published: &Published, version: Version, shown: &Shown) -> Result<Part, Error> {
-        let finality = self.store.finality_under(published, version)?;
+        let finality = published.finality(version)?;
         let state = match (&shown.written, shown.registry) {
             // Kept with the transition, for when the version itself is gone.
             (None, true) => Some(journal::registry(self.engine(), version)?.into()),

@@ -170,7 +170,7 @@ impl Node {
     ) -> Result<View<'n, Node>, E> {
         let (page, key) = match self {
             Node::Top(Slot::Entry(entry)) => {
-                return Ok(View::Leaf { key: &entry.key, value: entry.value.digest() });
+                return Ok(View::Leaf { key: &entry.key });
             }
             Node::Top(Slot::Child(child)) => (top(child)?, &child.prefix[..]),
             Node::Within { page, slots } => {
@@ -179,7 +179,7 @@ impl Node {
                     return Ok(branch(page, slots.clone(), key));
                 }
                 if !page.is_child(at) {
-                    return Ok(View::Leaf { key, value: page.value_digest(at) });
+                    return Ok(View::Leaf { key });
                 }
                 (below(page, at)?, key)
             }
@@ -207,6 +207,17 @@ impl Node {
             _ => unreachable!("only leaves have values"),
         }
     }
+
+    /// The digest of the value of a leaf.
+    fn value_digest(&self) -> Digest {
+        match self {
+            Node::Top(Slot::Entry(entry)) => entry.value.digest(),
+            Node::Within { page, slots } if !page.is_child(slots.start) => {
+                page.value_digest(slots.start)
+            }
+            _ => unreachable!("only leaves have values"),
+        }
+    }
 }
 
 impl anwansi_proofs::tree::Tree for Source<'_> {
@@ -228,6 +239,10 @@ impl anwansi_proofs::tree::Tree for Source<'_> {
 
     fn value(&self, node: &Node) -> Result<Vec<u8>, Error> {
         Ok(self.pages.value(&node.value())?.to_vec())
+    }
+
+    fn value_digest(&self, node: &Node) -> Result<Digest, Error> {
+        Ok(node.value_digest())
     }
 }
 
@@ -280,5 +295,9 @@ impl anwansi_proofs::tree::Tree for Near<'_> {
             Value::Inline(value) => Ok(value.to_vec()),
             Value::Stored(_) => Err(Far),
         }
+    }
+
+    fn value_digest(&self, node: &Node) -> Result<Digest, Far> {
+        Ok(node.value_digest())
     }
 }
