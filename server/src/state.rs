@@ -72,6 +72,8 @@ const COMMITS_MAX: usize = 2048;
 const BODIES_BYTES_MAX: usize = 256 << 20;
 /// Memory for answers that callers have not taken yet.
 const ANSWERS_BYTES_MAX: usize = 512 << 20;
+/// Answers of so many bytes need no room in it: a connection has one at most.
+const ANSWER_BYTES_SMALL: usize = 8 << 10;
 /// Answers that are streamed at once.
 const STREAMS_MAX: usize = 8;
 /// What bodies and answers are counted in.
@@ -321,6 +323,9 @@ impl Shared {
     /// An answer that counts against the budget until it is sent.
     pub(crate) fn answer(&self, bytes: impl Into<Bytes>) -> Result<Bytes, Problem> {
         let bytes = bytes.into();
+        if bytes.len() <= ANSWER_BYTES_SMALL {
+            return Ok(bytes);
+        }
         let room = room(&self.answers, bytes.len()).ok_or_else(|| Problem::busy("this answer"))?;
         Ok(Bytes::from_owner(Held { bytes, _room: room }))
     }

@@ -12,11 +12,13 @@ use crate::{
     version,
 };
 
-/// Writes that are gathered before the tree is updated, at least: a page that many versions change is made
-/// once for all of them. With short values they take some 50 MB.
-const GATHERED_WRITES: usize = 1 << 18;
-/// The same in bytes of keys and values.
-const GATHERED_BYTES: u64 = 32 << 20;
+/// Memory for writes that are gathered before the tree is updated, at least, in bytes: a page that many versions change
+/// is made once for all of them.
+const GATHERED_BYTES: usize = 64 << 20;
+/// The part of the budget for pages that they may have, if that is more.
+const GATHERED_PART: usize = 8;
+/// What a write takes beside its key and value, about: half of it while writes are sorted.
+const WRITE_BYTES: usize = size_of::<Write>() / 2 * 3;
 
 /// Makes version `to` again from `tree`, which is that of version `from`. `seen` hears of the changes of each
 /// version.
@@ -33,15 +35,16 @@ pub(crate) fn replay(
 ) -> Result<At, Error> {
     let mut header = version::read(engine, from)?.0;
     compare(&tree, &header)?;
+    let bytes_max = GATHERED_BYTES.max(pages.bytes_max() / GATHERED_PART);
     let (mut gathered, mut bytes) = (Vec::new(), 0);
     for version in from.0 + 1..=to.0 {
         let record;
         (header, record) = version::read(engine, Version(version))?;
         let changes = version::read_chunks(engine, Version(version), ChunkKind::State, &record)?;
         seen(&changes);
-        bytes += version::bytes_of(&changes);
+        bytes += changes.iter().map(|write| write.bytes() + WRITE_BYTES).sum::<usize>();
         gathered.extend(changes);
-        if version == to.0 || gathered.len() >= GATHERED_WRITES || bytes >= GATHERED_BYTES {
+        if version == to.0 || bytes >= bytes_max {
             tree = tree.update(pages, &merge(gathered))?;
             compare(&tree, &header)?;
             (gathered, bytes) = (Vec::new(), 0);

@@ -52,10 +52,10 @@ impl Question {
 /// # Cost
 /// Opens the nodes that it shows, no other; memory is that of the proof.
 pub fn prove<T: Tree>(tree: &T, question: &Question) -> Result<Vec<u8>, T::Error> {
-    let mut keys = question.keys.iter().collect::<Vec<_>>();
-    keys.sort_unstable();
-    keys.dedup();
-    let keys = keys.into_iter().map(|key| Target { key, ask: Ask::Value }).collect::<Vec<_>>();
+    let target = |key| Target { key, ask: Ask::Value };
+    let mut keys = question.keys.iter().map(|key| target(&key[..])).collect::<Vec<_>>();
+    keys.sort_unstable_by_key(|target| target.key);
+    keys.dedup_by_key(|target| target.key);
     let ranges = disjoint(question.ranges.clone());
     Prover::run(tree, Asked { keys: &keys, ranges: &ranges })
 }
