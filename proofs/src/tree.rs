@@ -1,6 +1,6 @@
 //! A tree as its owner sees it: what a prover asks of it, and the tree of a sorted list.
 
-use alloc::vec::Vec;
+use alloc::{borrow::Cow, vec::Vec};
 
 use crate::{
     Digest, Root, hash,
@@ -56,7 +56,7 @@ pub trait Tree {
     ///
     /// # Errors
     /// If it cannot be read.
-    fn value(&self, node: &Self::Node) -> Result<Vec<u8>, Self::Error>;
+    fn value<'a>(&'a self, node: &'a Self::Node) -> Result<Cow<'a, [u8]>, Self::Error>;
 
     /// The digest of the value of the leaf `node`.
     ///
@@ -137,8 +137,8 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Tree for Sorted<K, V> {
         Ok(self.hash(node, start))
     }
 
-    fn value(&self, node: &Self::Node) -> Result<Vec<u8>, Self::Error> {
-        Ok(self.entries[node.start].1.as_ref().to_vec())
+    fn value<'a>(&'a self, node: &'a Self::Node) -> Result<Cow<'a, [u8]>, Self::Error> {
+        Ok(self.entries[node.start].1.as_ref().into())
     }
 
     fn value_digest(&self, node: &Self::Node) -> Result<Digest, Self::Error> {

@@ -400,16 +400,21 @@ impl Page {
 
     /// The value of the entry in slot `at`, copied out of the page.
     pub(crate) fn value(&self, at: usize) -> Value {
-        match self.place_of_value(at) {
-            Ok(value) => Value::Inline(Bytes::copy_from_slice(&self.bytes[value])),
+        match self.value_bytes(at) {
+            Ok(value) => Value::Inline(Bytes::copy_from_slice(value)),
             Err(stored) => Value::Stored(stored),
         }
     }
 
+    /// The bytes of the value of the entry in slot `at`, if it lies in the page.
+    pub(super) fn value_bytes(&self, at: usize) -> Result<&[u8], StoredValue> {
+        self.place_of_value(at).map(|place| &self.bytes[place])
+    }
+
     /// The digest of the value of the entry in slot `at`.
     pub(crate) fn value_digest(&self, at: usize) -> Digest {
-        match self.place_of_value(at) {
-            Ok(value) => Digest::of(&self.bytes[value]),
+        match self.value_bytes(at) {
+            Ok(value) => Digest::of(value),
             Err(stored) => Digest(stored.digest),
         }
     }
@@ -442,8 +447,8 @@ impl Page {
         let slot = |at| {
             let key = self.key(at);
             let Some(frame) = self.frame(at) else {
-                let value = match self.place_of_value(at) {
-                    Ok(value) => record::Value::Inline(&self.bytes[value]),
+                let value = match self.value_bytes(at) {
+                    Ok(value) => record::Value::Inline(value),
                     Err(stored) => record::Value::Stored(stored),
                 };
                 return record::Slot::Entry { key, value };

@@ -227,7 +227,8 @@ impl Pages {
         }
     }
 
-    fn stored_value(&self, stored: &StoredValue) -> Result<Bytes, Error> {
+    /// The bytes of a value that does not lie in a page.
+    pub(super) fn stored_value(&self, stored: &StoredValue) -> Result<Bytes, Error> {
         let value = self.engine.get(Keyspace::Values, &stored.key())?;
         let whole = |value: &Bytes| {
             value.len() == stored.length as usize && Digest::of(value).0 == stored.digest

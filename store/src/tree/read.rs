@@ -6,7 +6,7 @@ use anwansi_proofs::{Digest, tree::View};
 use bytes::Bytes;
 
 use super::{Child, Entry, FrameId, Page, Pages, Slot, Spot, Tree, Value};
-use crate::{Error, engine::Direction};
+use crate::{Error, engine::Direction, record::StoredValue};
 
 impl Tree {
     /// The value of `key`, and the digest of its leaf.
@@ -140,8 +140,8 @@ pub(crate) struct Source<'a> {
 
 /// A node of the binary tree, inside of the pages.
 #[derive(Clone)]
-pub(crate) enum Node {
-    Top(Slot),
+pub(crate) enum Node<'a> {
+    Top(&'a Slot),
     /// One slot of a page, or some neighbouring ones under one branch, but not all of them.
     Within {
         page: Rc<Page>,
@@ -150,7 +150,7 @@ pub(crate) enum Node {
 }
 
 /// The branch on top of some slots of a page.
-fn branch<'n>(page: &Rc<Page>, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node> {
+fn branch<'n, 'a>(page: &Rc<Page>, slots: Range<usize>, key: &'n [u8]) -> View<'n, Node<'a>> {
     let top = page.top(&slots);
     let within = |slots| Node::Within { page: page.clone(), slots };
     View::Branch {
@@ -161,13 +161,13 @@ fn branch<'n>(page: &Rc<Page>, slots: Range<usize>, key: &'n [u8]) -> View<'n, N
     }
 }
 
-impl Node {
+impl<'a> Node<'a> {
     /// What it looks like; `top` and `below` open the top page and the one below the child in a slot of another.
     fn view<'n, E>(
         &'n self,
         top: impl FnOnce(&'n Child) -> Result<Page, E>,
         below: impl FnOnce(&Page, usize) -> Result<Page, E>,
-    ) -> Result<View<'n, Node>, E> {
+    ) -> Result<View<'n, Node<'a>>, E> {
         let (page, key) = match self {
             Node::Top(Slot::Entry(entry)) => {
                 return Ok(View::Leaf { key: &entry.key });
@@ -199,11 +199,14 @@ impl Node {
         }
     }
 
-    /// The value of a leaf.
-    fn value(&self) -> Value {
+    /// The value of a leaf, if it does not lie elsewhere.
+    fn value(&self) -> Result<&[u8], StoredValue> {
         match self {
-            Node::Top(Slot::Entry(entry)) => entry.value.clone(),
-            Node::Within { page, slots } if !page.is_child(slots.start) => page.value(slots.start),
+            Node::Top(Slot::Entry(Entry { value: Value::Inline(value), .. })) => Ok(value),
+            Node::Top(Slot::Entry(Entry { value: Value::Stored(stored), .. })) => Err(*stored),
+            Node::Within { page, slots } if !page.is_child(slots.start) => {
+                page.value_bytes(slots.start)
+            }
             _ => unreachable!("only leaves have values"),
         }
     }
@@ -220,28 +223,31 @@ impl Node {
     }
 }
 
-impl anwansi_proofs::tree::Tree for Source<'_> {
-    type Node = Node;
+impl<'s> anwansi_proofs::tree::Tree for Source<'s> {
+    type Node = Node<'s>;
     type Error = Error;
 
-    fn top(&self) -> Result<Option<Node>, Error> {
-        Ok(self.tree.top.clone().map(Node::Top))
+    fn top(&self) -> Result<Option<Node<'s>>, Error> {
+        Ok(self.tree.top.as_ref().map(Node::Top))
     }
 
-    fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Error> {
+    fn view<'n>(&'n self, node: &'n Node<'s>) -> Result<View<'n, Node<'s>>, Error> {
         let top = |child| self.tree.top_page(self.pages, child).cloned();
         node.view(top, |page, at| self.pages.below(page, at))
     }
 
-    fn digest(&self, node: &Node, start: usize) -> Result<Digest, Error> {
+    fn digest(&self, node: &Node<'_>, start: usize) -> Result<Digest, Error> {
         Ok(node.digest(start))
     }
 
-    fn value(&self, node: &Node) -> Result<Vec<u8>, Error> {
-        Ok(self.pages.value(&node.value())?.to_vec())
+    fn value<'n>(&'n self, node: &'n Node<'s>) -> Result<Cow<'n, [u8]>, Error> {
+        match node.value() {
+            Ok(value) => Ok(value.into()),
+            Err(stored) => Ok(Vec::from(self.pages.stored_value(&stored)?).into()),
+        }
     }
 
-    fn value_digest(&self, node: &Node) -> Result<Digest, Error> {
+    fn value_digest(&self, node: &Node<'_>) -> Result<Digest, Error> {
         Ok(node.value_digest())
     }
 }
@@ -269,15 +275,15 @@ impl<'a> Near<'a> {
     }
 }
 
-impl anwansi_proofs::tree::Tree for Near<'_> {
-    type Node = Node;
+impl<'s> anwansi_proofs::tree::Tree for Near<'s> {
+    type Node = Node<'s>;
     type Error = Far;
 
-    fn top(&self) -> Result<Option<Node>, Far> {
-        Ok(self.source.tree.top.clone().map(Node::Top))
+    fn top(&self) -> Result<Option<Node<'s>>, Far> {
+        Ok(self.source.tree.top.as_ref().map(Node::Top))
     }
 
-    fn view<'n>(&'n self, node: &'n Node) -> Result<View<'n, Node>, Far> {
+    fn view<'n>(&'n self, node: &'n Node<'s>) -> Result<View<'n, Node<'s>>, Far> {
         let below = |page: &Page, at| page.frame(at).ok_or(Far).and_then(|frame| self.page(frame));
         let top = |child: &Child| match self.source.tree.top_page_near() {
             Some(page) => Ok(page.clone()),
@@ -286,18 +292,15 @@ impl anwansi_proofs::tree::Tree for Near<'_> {
         node.view(top, below)
     }
 
-    fn digest(&self, node: &Node, start: usize) -> Result<Digest, Far> {
+    fn digest(&self, node: &Node<'_>, start: usize) -> Result<Digest, Far> {
         Ok(node.digest(start))
     }
 
-    fn value(&self, node: &Node) -> Result<Vec<u8>, Far> {
-        match node.value() {
-            Value::Inline(value) => Ok(value.to_vec()),
-            Value::Stored(_) => Err(Far),
-        }
+    fn value<'n>(&'n self, node: &'n Node<'s>) -> Result<Cow<'n, [u8]>, Far> {
+        node.value().map(Cow::Borrowed).map_err(|_| Far)
     }
 
-    fn value_digest(&self, node: &Node) -> Result<Digest, Far> {
+    fn value_digest(&self, node: &Node<'_>) -> Result<Digest, Far> {
         Ok(node.value_digest())
     }
 }
