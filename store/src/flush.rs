@@ -52,7 +52,7 @@ pub(crate) struct Trigger {
 struct Changed {
     /// Of keys and values, since the last flush began.
     bytes: u64,
-    /// Whether a flush goes on.
+    /// Whether a flush goes on, or was asked for.
     is_flushing: bool,
     /// Bytes of the pages that are not stored, those of old versions included; and how many these were when the last
     /// flush ended.
@@ -84,19 +84,21 @@ impl Trigger {
         self.changed().bytes += bytes;
     }
 
-    /// Counts a version; asks for a flush if it is time for one.
-    pub(crate) fn after(&self, snapshot: &Snapshot, bytes: u64) {
+    /// Counts a version that changed so many bytes, of a state of so many, behind which so many bytes of pages are not
+    /// stored; asks for a flush if it is time for one.
+    pub(crate) fn after(&self, bytes: u64, state_bytes: u64, unstored: usize) {
         let mut changed = self.changed();
         changed.bytes += bytes;
-        changed.unstored = snapshot.pages.unstored_bytes();
+        changed.unstored = unstored;
         // A flush leaves what nobody but readers of old versions has: it is not due again because of that.
-        let made = changed.unstored.saturating_sub(changed.unstored_before);
-        let much = changed.bytes >= LOG_BYTES.max(snapshot.bytes() / 4)
-            || changed.unstored >= self.bytes_max / UNSTORED_PART * UNSTORED_DUE
+        let made = unstored.saturating_sub(changed.unstored_before);
+        let much = changed.bytes >= LOG_BYTES.max(state_bytes / 4)
+            || unstored >= self.bytes_max / UNSTORED_PART * UNSTORED_DUE
                 && made >= self.bytes_max / UNSTORED_PART;
-        if much {
-            // If it is busy, the next version asks again.
-            let _ = self.flusher.try_send(Message::Due);
+        // While one goes on, what it is about to store is counted too.
+        if much && !changed.is_flushing {
+            // If it cannot be asked for, the next version asks again.
+            changed.is_flushing = self.flusher.try_send(Message::Due).is_ok();
         }
     }
 
@@ -369,6 +371,28 @@ mod tests {
     use crate::{Commit, LogKey, Options, Store, engine::Memory};
 
     use super::*;
+
+    #[test]
+    fn flush_is_asked_for_again_when_the_one_before_has_ended() {
+        let (trigger, Messages(messages)) = Trigger::new(1600);
+        let after = |unstored| {
+            trigger.after(1, 1, unstored);
+            messages.try_recv().is_ok()
+        };
+        assert!(!after(699));
+        assert!(after(700));
+        assert!(!after(999));
+        trigger.begin();
+        assert!(!after(1100));
+        trigger.end_of_flush(400);
+        // What it has stored is no reason any more.
+        assert!(!after(699));
+        assert!(after(700));
+        trigger.begin();
+        trigger.end_of_flush(650);
+        assert!(!after(749));
+        assert!(after(750));
+    }
 
     #[test]
     fn pages_that_only_readers_hold_are_no_reason_to_flush() {

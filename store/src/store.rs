@@ -128,7 +128,7 @@ impl Shared {
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
         self.announce();
-        self.flush.after(&snapshot, bytes);
+        self.flush.after(bytes, snapshot.bytes(), self.pages.unstored_bytes());
         gone
     }
 
