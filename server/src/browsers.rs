@@ -5,7 +5,7 @@ use axum::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW,
         },
     },
     response::{IntoResponse, Response},
@@ -36,6 +36,7 @@ pub(crate) fn open_to_others(method: &Method, mut response: Response) -> Respons
     }
     if method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let mut headers = HeaderMap::new();
+        headers.extend(response.headers_mut().remove(ALLOW).map(|allow| (ALLOW, allow)));
         let methods = HeaderValue::from_static("GET,HEAD,POST");
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ANY);

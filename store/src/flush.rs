@@ -10,6 +10,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    thread,
 };
 
 use anwansi_proofs::Version;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use crate::{
     Damage, Error,
     commit::is_forgettable,
-    engine::{Batch, Direction, Engine, Ingest, Keyspace, Ticket, Writer},
+    engine::{Batch, Direction, Engine, EngineError, Ingest, Keyspace, Ticket, Writer},
     record::{self, FLUSH_PREFIX, encode},
     snapshot::Snapshot,
     store::Shared,
@@ -29,11 +30,11 @@ use crate::{
 const LOG_BYTES: u64 = 128 << 20;
 /// The bytes at which a chunk of pages is closed: two to four pages. To read one page of it is to read them all.
 const PAGES_BYTES: usize = 8 << 10;
-/// Of so many parts of the budget, pages that are not stored may take [`UNSTORED_MAX`]: from [`UNSTORED_DUE`] on a flush is
-/// due, if one part was made since the last one.
+/// The parts of the budget in which pages that are not stored are counted: if they take [`UNSTORED_DUE`] a flush is due,
+/// and commits may bring [`UNSTORED_MORE`] while it goes on. Then they wait for it.
 const UNSTORED_PART: usize = 16;
 const UNSTORED_DUE: usize = 7;
-const UNSTORED_MAX: usize = 10;
+const UNSTORED_MORE: usize = 3;
 /// Bytes of pages that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -54,8 +55,8 @@ struct Changed {
     bytes: u64,
     /// Whether a flush goes on, or was asked for.
     is_flushing: bool,
-    /// Bytes of the pages that are not stored, those of old versions included; and how many these were when the last
-    /// flush ended.
+    /// Bytes of the pages that are not stored, those of old versions included; and the fewest that these were since the
+    /// last flush ended.
     unstored: usize,
     unstored_before: usize,
 }
@@ -90,6 +91,7 @@ impl Trigger {
         let mut changed = self.changed();
         changed.bytes += bytes;
         changed.unstored = unstored;
+        changed.unstored_before = changed.unstored_before.min(unstored);
         // A flush leaves what nobody but readers of old versions has: it is not due again because of that.
         let made = unstored.saturating_sub(changed.unstored_before);
         let much = changed.bytes >= LOG_BYTES.max(state_bytes / 4)
@@ -119,8 +121,11 @@ impl Trigger {
 
     /// Waits while a flush has to make room for the pages of the next version.
     pub(crate) fn wait_for_room(&self) {
-        let unstored_max = self.bytes_max / UNSTORED_PART * UNSTORED_MAX;
-        let full = |changed: &mut Changed| changed.is_flushing && changed.unstored >= unstored_max;
+        let part = self.bytes_max / UNSTORED_PART;
+        let full = |changed: &mut Changed| {
+            let due = (part * UNSTORED_DUE).max(changed.unstored_before);
+            changed.is_flushing && changed.unstored >= due + part * UNSTORED_MORE
+        };
         drop(self.ended.wait_while(self.changed(), full).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -154,13 +159,17 @@ pub(crate) struct Flusher {
 
 /// A flush that goes on. Dropped, it lets all go on who wait for it, whatever became of it.
 struct Flushing<'a> {
-    trigger: &'a Trigger,
+    shared: &'a Shared,
     snapshot: Snapshot,
 }
 
 impl Drop for Flushing<'_> {
     fn drop(&mut self) {
-        self.trigger.end_of_flush(self.snapshot.pages.unstored_bytes());
+        if thread::panicking() {
+            // The panic was reported where it happened; nobody flushes any more.
+            self.shared.fail(&EngineError::Unavailable { doing: "flushing" }.poison().into());
+        }
+        self.shared.flush.end_of_flush(self.shared.pages.unstored_bytes());
     }
 }
 
@@ -170,7 +179,7 @@ impl Flusher {
         for message in &messages.0 {
             shared.flush.begin();
             let snapshot = shared.published().snapshot.clone();
-            let flushing = Flushing { trigger: &shared.flush, snapshot };
+            let flushing = Flushing { shared: &shared, snapshot };
             if shared.failure().is_none()
                 && let Err(error) = self.flush(&flushing.snapshot)
             {
@@ -392,6 +401,12 @@ mod tests {
         trigger.end_of_flush(650);
         assert!(!after(749));
         assert!(after(750));
+        trigger.begin();
+        // Readers hold much, and let it go.
+        trigger.end_of_flush(3000);
+        assert!(!after(3099));
+        assert!(!after(600));
+        assert!(after(700));
     }
 
     #[test]

@@ -24,6 +24,12 @@ const RECENT_PART: usize = 16;
 /// About how much memory a version takes beside its pages.
 const VERSION_BYTES: usize = 1 << 10;
 
+/// The part of the budget that versions which are kept open may take, beside those that are being read.
+const OPENED_PART: usize = 8;
+
+/// Memory for the changes that are applied at once, in bytes.
+const GATHERED_BYTES: usize = 64 << 20;
+
 /// Trees that are held for one that is open, at most: then another one is made from a flush, not from that one.
 const HOLDS_MAX: usize = 2;
 
@@ -32,8 +38,8 @@ const HOLDS_MAX: usize = 2;
 pub(crate) struct History {
     /// The newest versions behind the published one, oldest first, with the memory each takes.
     recent: Mutex<Recent>,
-    /// Versions that were asked for, the one used last at the back.
-    opened: Mutex<Vec<Arc<At>>>,
+    /// Versions that were asked for, the one used last at the back, with the memory that was taken for each.
+    opened: Mutex<Vec<(Arc<At>, usize)>>,
 }
 
 #[derive(Default)]
@@ -77,42 +83,53 @@ impl History {
         }
         // Held while a version is made: one at a time, and two callers for one version make it once.
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let below = opened.iter().filter(|at| {
+        let below = opened.iter().filter(|(at, _)| {
             number(at) == version || number(at) < version && at.tree.holds() < HOLDS_MAX
         });
-        let below = below.max_by_key(|at| number(at));
-        let below = below.cloned();
-        let made = match below {
-            Some(below) if number(&below) == version => below,
+        let below = below.max_by_key(|(at, _)| number(at)).cloned();
+        let (made, bytes) = match below {
+            Some((below, bytes)) if number(&below) == version => (below, bytes),
             below => {
-                make_room(&mut opened)?;
-                Arc::new(threads::aside(|| make(newest, below.as_deref(), version))??)
+                make_room(&mut opened, usize::MAX)?;
+                let below = below.as_ref().map(|(below, _)| &**below);
+                let (made, bytes) = threads::aside(|| make(newest, below, version))??;
+                (Arc::new(made), bytes)
             }
         };
-        opened.retain(|at| number(at) != version);
-        opened.push(made.clone());
+        opened.retain(|(at, _)| number(at) != version);
+        make_room(&mut opened, (newest.pages.bytes_max() / OPENED_PART).saturating_sub(bytes))?;
+        opened.push((made.clone(), bytes));
         Ok(at(made))
     }
 }
 
-/// Closes the version that was used longest ago, of those that nobody reads, if all places are taken.
-fn make_room(opened: &mut Vec<Arc<At>>) -> Result<(), Error> {
-    if opened.len() >= OPENED_MAX {
-        let idle = opened.iter().position(|at| Arc::strong_count(at) == 1).ok_or(Error::Busy)?;
-        opened.remove(idle);
+/// Closes versions that nobody reads, those that were used longest ago first, until there is a place for another one and
+/// all together take so many bytes at most.
+fn make_room(opened: &mut Vec<(Arc<At>, usize)>, bytes_max: usize) -> Result<(), Error> {
+    while opened.len() >= OPENED_MAX
+        || opened.iter().map(|(_, bytes)| bytes).sum::<usize>() > bytes_max
+    {
+        let idle = opened.iter().position(|(at, _)| Arc::strong_count(at) == 1);
+        match idle {
+            Some(idle) => drop(opened.remove(idle)),
+            None if opened.len() >= OPENED_MAX => return Err(Error::Busy),
+            None => break,
+        }
     }
     Ok(())
 }
 
 /// Makes a version again: from an open version below it or from the flush at or before it, whichever
 /// is nearer, by the changes since.
-fn make(newest: &Snapshot, below: Option<&At>, version: Version) -> Result<At, Error> {
+///
+/// Gives the bytes of the pages that were made for it, too.
+fn make(newest: &Snapshot, below: Option<&At>, version: Version) -> Result<(At, usize), Error> {
     let (flushed, tree) = flushed_tree(newest, version)?;
     let start = match below.filter(|below| below.header.version() >= flushed) {
         Some(below) => (below.header.version(), below.tree.clone()),
         None => (flushed, tree),
     };
-    replay(&*newest.engine, &newest.pages, start, version, |_| {})
+    replay(&*newest.engine, &newest.pages, start, version, GATHERED_BYTES, |_| {})
 }
 
 /// The newest flushed version up to `version`, and its tree; before the first flush, that of version 0.
@@ -164,5 +181,26 @@ mod tests {
                 assert_eq!(value, newest(key).unwrap().to_string(), "{key} at {version}");
             }
         }
+    }
+
+    #[test]
+    fn versions_that_nobody_reads_any_more_take_a_part_of_the_budget_at_most() {
+        let key = LogKey::from_secret([7; 32], None).unwrap();
+        let options = Options { cache_bytes: 8 << 20, ..Options::default() };
+        let store = Store::open(Arc::new(Memory::new()), key, &options).unwrap();
+        for version in 1..=300_u64 {
+            let keys = (0..3000_u64).filter(|key| version == 1 || key % 300 == version % 300);
+            let write = |key: u64| (key.to_string().into(), Some(vec![7; 100].into()));
+            store.commit(Commit::new(keys.map(write).collect())).unwrap();
+        }
+        store.flush().unwrap();
+        let unstored = || store.latest().pages.unstored_bytes();
+        let before = unstored();
+        // Each is made from nothing, in pages of its own.
+        for version in (2..40).rev() {
+            store.at(Version(version)).unwrap();
+            assert!(unstored() - before <= options.cache_bytes / OPENED_PART, "{version}");
+        }
+        assert!(unstored() > before);
     }
 }

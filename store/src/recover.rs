@@ -31,6 +31,11 @@ use crate::{
 /// Bytes of commits that wait for the committer, at most; a larger one waits alone.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
 
+/// Memory for the changes that are applied at once, at least, in bytes.
+const GATHERED_BYTES: usize = 64 << 20;
+/// The part of the budget for pages that they may have, if that is more: few pages are in memory yet.
+const GATHERED_PART: usize = 8;
+
 /// Opens the store in `engine`, or makes a new one.
 pub(crate) fn open(
     engine: Arc<dyn Engine>,
@@ -104,6 +109,9 @@ pub(crate) fn open(
     spawn("anwansi committer", Box::new(move || committer.run(&received)))?;
     spawn("anwansi flusher", Box::new(move || work.run(&messages)))?;
     spawn("anwansi clerk", Box::new(move || clerk.run()))?;
+    // If nobody commits, nobody else asks for it.
+    let state_bytes = shared.published().snapshot.bytes();
+    shared.flush.after(0, state_bytes, shared.pages.unstored_bytes());
     let (jobs, writer) = (Mutex::new(Some(jobs)), Mutex::new(Some(journal)));
     let handles = Mutex::new(handles);
     let threads = Threads { jobs, writer, handles, own, shared: shared.clone() };
@@ -157,7 +165,8 @@ fn remake(
     };
     let last_flush = flushed.as_ref().map(|(version, _)| *version);
     let count = |changes: &[Write]| trigger.count(version::bytes_of(changes));
-    let at = replay(engine, pages, flushed.unwrap_or_default(), newest, count)?;
+    let gathered_max = GATHERED_BYTES.max(pages.bytes_max() / GATHERED_PART);
+    let (at, _) = replay(engine, pages, flushed.unwrap_or_default(), newest, gathered_max, count)?;
     // Only now it is certain that the flush is what it says.
     sweep(engine, writer, end)?;
     Ok((last_flush, at))

@@ -12,16 +12,12 @@ use crate::{
     version,
 };
 
-/// Memory for writes that are gathered before the tree is updated, at least, in bytes: a page that many versions change
-/// is made once for all of them.
-const GATHERED_BYTES: usize = 64 << 20;
-/// The part of the budget for pages that they may have, if that is more.
-const GATHERED_PART: usize = 8;
 /// What a write takes beside its key and value, about: half of it while writes are sorted.
 const WRITE_BYTES: usize = size_of::<Write>() / 2 * 3;
 
 /// Makes version `to` again from `tree`, which is that of version `from`. `seen` hears of the changes of each
-/// version.
+/// version. Those of many versions are gathered in about `gathered_max` bytes of memory before the tree is updated: a
+/// page that several of them change is made once. Gives the bytes of the pages that were made, too.
 ///
 /// # Errors
 /// If what is stored is damaged: roots are compared with their headers before the first change, after the
@@ -31,12 +27,12 @@ pub(crate) fn replay(
     pages: &Pages,
     (from, mut tree): (Version, Tree),
     to: Version,
+    gathered_max: usize,
     mut seen: impl FnMut(&[Write]),
-) -> Result<At, Error> {
+) -> Result<(At, usize), Error> {
     let mut header = version::read(engine, from)?.0;
     compare(&tree, &header)?;
-    let bytes_max = GATHERED_BYTES.max(pages.bytes_max() / GATHERED_PART);
-    let (mut gathered, mut bytes) = (Vec::new(), 0);
+    let (mut gathered, mut bytes, mut made) = (Vec::new(), 0, 0);
     for version in from.0 + 1..=to.0 {
         let record;
         (header, record) = version::read(engine, Version(version))?;
@@ -44,13 +40,14 @@ pub(crate) fn replay(
         seen(&changes);
         bytes += changes.iter().map(|write| write.bytes() + WRITE_BYTES).sum::<usize>();
         gathered.extend(changes);
-        if version == to.0 || bytes >= bytes_max {
+        if version == to.0 || bytes >= gathered_max {
             tree = tree.update(pages, &merge(gathered))?;
+            made += tree.made_bytes();
             compare(&tree, &header)?;
             (gathered, bytes) = (Vec::new(), 0);
         }
     }
-    Ok(At { header, tree })
+    Ok((At { header, tree }, made))
 }
 
 fn compare(tree: &Tree, header: &Header) -> Result<(), Error> {

@@ -89,7 +89,7 @@ impl EngineError {
     }
 
     /// Returns what every write after this failure is answered.
-    pub(super) fn poison(self) -> Self {
+    pub(crate) fn poison(self) -> Self {
         match self {
             Self::Poisoned { .. } => self,
             cause => Self::Poisoned { cause: Arc::new(cause) },

@@ -55,7 +55,8 @@ pub(crate) struct Lease {
     top: Option<FrameId>,
     /// The page in that frame, once it was read: all readers of a tree begin there, and need not wait for one another.
     top_page: OnceLock<Page>,
-    /// Bytes of the pages that it replaced, as far as they were in memory.
+    /// Bytes of the pages that were made for it; and of those that it replaced, as far as they were in memory.
+    made_bytes: usize,
     replaced_bytes: usize,
     lineage: Arc<Lineage>,
 }
@@ -82,6 +83,11 @@ impl Lease {
     /// The top page, if it was read before.
     pub(super) fn top_page_near(&self) -> Option<&Page> {
         self.top_page.get()
+    }
+
+    /// Bytes of the pages that were made for it.
+    pub(super) fn made_bytes(&self) -> usize {
+        self.made_bytes
     }
 
     /// Bytes of the pages that it replaced, as far as they were in memory.
@@ -155,8 +161,9 @@ struct Done {
     /// Free frames and memory at hand.
     free: Vec<FrameId>,
     spare: Spare,
-    /// The frames of the pages that were made.
+    /// The frames of the pages that were made; and the bytes of memory that these have.
     made: Vec<FrameId>,
+    made_bytes: usize,
     /// Those of the pages that the tree has no more need of; and the bytes of memory that these had.
     replaced: Vec<FrameId>,
     replaced_bytes: usize,
@@ -207,8 +214,11 @@ impl<'a> Draft<'a> {
     /// Makes a page of so many bytes.
     pub(super) fn page(&self, length: usize, write: impl FnOnce(Arc<[u8]>) -> Page) -> FrameId {
         let (frame, memory) = self.place(length);
+        let bytes = memory.len();
         self.pages.frames().put(frame, write(memory), self.number);
-        self.share().made.push(frame);
+        let mut share = self.share();
+        share.made.push(frame);
+        share.made_bytes += bytes;
         frame
     }
 
@@ -250,9 +260,10 @@ impl<'a> Draft<'a> {
     /// Finishes the tree, whose top page is in the frame `top`.
     pub(super) fn finish(mut self, top: Option<FrameId>) -> Arc<Lease> {
         self.finished = true;
-        let (mut replaced, mut replaced_bytes) = (Vec::new(), 0);
+        let (mut replaced, mut made_bytes, mut replaced_bytes) = (Vec::new(), 0, 0);
         for done in self.end() {
             replaced.extend(done.replaced);
+            made_bytes += done.made_bytes;
             replaced_bytes += done.replaced_bytes;
         }
         let start = self.lineage.start();
@@ -264,7 +275,7 @@ impl<'a> Draft<'a> {
             self.lineage.trees().replaced.insert(self.number, replaced);
         }
         let (number, lineage, top_page) = (self.number, self.lineage.clone(), OnceLock::new());
-        Lease { number, top, top_page, replaced_bytes, lineage }.into()
+        Lease { number, top, top_page, made_bytes, replaced_bytes, lineage }.into()
     }
 }
 

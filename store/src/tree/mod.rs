@@ -85,6 +85,11 @@ impl Tree {
         self.lease.as_ref().map_or(0, |lease| lease.depth())
     }
 
+    /// Bytes of the pages that were made for it.
+    pub(crate) fn made_bytes(&self) -> usize {
+        self.lease.as_ref().map_or(0, |lease| lease.made_bytes())
+    }
+
     /// Bytes of the pages that it replaced of the tree that it was made from, as far as they were in memory.
     pub(crate) fn replaced_bytes(&self) -> usize {
         self.lease.as_ref().map_or(0, |lease| lease.replaced_bytes())

@@ -1,6 +1,6 @@
 //! Pages in memory and in storage: read when needed, dropped when they have to make room.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anwansi_proofs::Digest;
 use bytes::Bytes;
@@ -195,12 +195,7 @@ impl Pages {
         if self.frames.droppable() < self.bytes_max() / DROPPABLE_PART {
             return false;
         }
-        // Whoever has the hand makes room for all.
-        let mut hand = match self.hand.try_lock() {
-            Ok(hand) => hand,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
+        let mut hand = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut spare, bytes) = (Spare::default(), bytes.max(DROPPED_MIN));
         // Twice round at most: the first time clears the marks, the second finds them cleared.
         for _ in 0..2 * u64::from(self.frames.count()) {

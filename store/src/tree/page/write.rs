@@ -205,8 +205,7 @@ impl Page {
         let bytes = Arc::get_mut(&mut memory).expect("it is nobody else's");
         let (children, length) = write(bytes);
         let count = u8::try_from(count).expect("pages have few slots");
-        let unused =
-            u16::try_from(bytes.len() - length).expect("memory is a fourth too long at most");
+        let unused = u16::try_from(bytes.len() - length).expect("memory is hardly too long");
         Page { bytes: memory, children, count, has_children: children > 0, unused }
     }
 }
