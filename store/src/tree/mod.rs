@@ -15,7 +15,8 @@
 //! is untouched: its parent keeps the two hashes from which it follows.
 //!
 //! A page lies in a numbered frame (`frames.rs`), by which those above it know it, whether it is in memory or only in
-//! storage. A tree holds its frames by a lease (`lineage.rs`), and `pages.rs` reads what is not in memory.
+//! storage. A tree holds its frames by a lease (`lineage.rs`), and `pages.rs` reads what is not in memory. What memory
+//! pages take is counted, and given from one to the next (`memory.rs`).
 
 mod build;
 mod frames;
