@@ -150,7 +150,10 @@ mod tests {
         });
         let connection = http.serve_connection(TokioIo::new(server), service);
         caller.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT").unwrap();
+        let begun = Instant::now();
         let ended = timeout(Duration::from_secs(20), with_beats(BEAT / 500, connection)).await;
         assert!(ended.expect("it ends by itself").unwrap_err().is_timeout());
+        // The timeout drives it on too.
+        assert!(begun.elapsed() < Duration::from_secs(10));
     }
 }
