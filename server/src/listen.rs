@@ -121,7 +121,7 @@ impl Timer for Beats {
 }
 
 /// A connection that breaks when nobody reads from it.
-fn bounded(stream: TcpStream) -> std::pin::Pin<Box<TimeoutStream<TcpStream>>> {
+fn bounded(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
     // Answers are written whole: waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = error.to_string(), "a connection keeps its delay");

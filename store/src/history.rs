@@ -10,7 +10,7 @@ use anwansi_proofs::Version;
 use crate::{
     Damage, Error, flush,
     record::{self, decode},
-    replay::replay,
+    replay::{GATHERED_BYTES, replay},
     snapshot::{At, Snapshot},
     threads,
     tree::{Pages, Tree},
@@ -26,9 +26,6 @@ const VERSION_BYTES: usize = 1 << 10;
 
 /// The part of the budget that versions which are kept open may take, beside those that are being read.
 const OPENED_PART: usize = 8;
-
-/// Memory for the changes that are applied at once, in bytes.
-const GATHERED_BYTES: usize = 64 << 20;
 
 /// Trees that are held for one that is open, at most: then another one is made from a flush, not from that one.
 const HOLDS_MAX: usize = 2;

@@ -20,7 +20,7 @@ use crate::{
     ledger::{self, Clerk},
     log::Log,
     record::{MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
-    replay::replay,
+    replay::{GATHERED_BYTES, replay},
     snapshot::At,
     store::{Shared, Threads},
     threads,
@@ -31,9 +31,8 @@ use crate::{
 /// Bytes of commits that wait for the committer, at most; a larger one waits alone.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
 
-/// Memory for the changes that are applied at once, at least, in bytes.
-const GATHERED_BYTES: usize = 64 << 20;
-/// The part of the budget for pages that they may have, if that is more: few pages are in memory yet.
+/// The part of the budget for pages that changes may have which are applied at once, if that is more than
+/// [`GATHERED_BYTES`]: few pages are in memory yet.
 const GATHERED_PART: usize = 8;
 
 /// Opens the store in `engine`, or makes a new one.

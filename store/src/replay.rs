@@ -12,6 +12,8 @@ use crate::{
     version,
 };
 
+/// Memory for the changes that are gathered, at least, in bytes.
+pub(crate) const GATHERED_BYTES: usize = 64 << 20;
 /// What a write takes beside its key and value, about: half of it while writes are sorted.
 const WRITE_BYTES: usize = size_of::<Write>() / 2 * 3;
 

@@ -194,11 +194,10 @@ impl Frames {
 
     /// Free frames: at least one, of at most `count`, which is not 0.
     pub(super) fn take(&self, count: usize) -> Vec<FrameId> {
-        let mut taken = {
-            let mut free = self.free();
-            let rest = free.len().saturating_sub(count);
-            free.split_off(rest)
-        };
+        let mut free = self.free();
+        let rest = free.len().saturating_sub(count);
+        let mut taken = free.split_off(rest);
+        drop(free);
         if taken.is_empty() {
             taken.push(self.add());
         }
@@ -228,8 +227,7 @@ impl Frames {
 
     /// A frame for a page that is in storage only.
     pub(super) fn stored(&self, id: PageId, born: u64) -> FrameId {
-        let freed = self.free().pop();
-        let frame = freed.unwrap_or_else(|| self.add());
+        let frame = self.take(1)[0];
         let content = Content::Stored(None);
         *self.lock(frame) = Frame { content, born, id: Some(id), used: false };
         frame

@@ -144,7 +144,7 @@ impl Memory {
         for taken in &mut taken {
             // A reader may still have it: then it is his.
             if Arc::get_mut(taken).is_none() {
-                *taken = iter::repeat_n(0, taken.len()).collect();
+                *taken = memory(taken.len());
             }
         }
         if taken.is_empty() && self.has_room(bytes) {
