@@ -10,7 +10,7 @@ use crate::{
     commit::{Commit, Committed},
     engine::Direction,
     snapshot::{Pair, Snapshot},
-    tree::{Pages, Tree},
+    tree::{Found, Pages, Tree},
 };
 
 /// What a transaction has read, and what it saw there.
@@ -33,7 +33,7 @@ impl Reads {
     /// [`Error::Conflict`] with the first key, or start of a range, that is not.
     pub(crate) fn validate(&self, tree: &Tree, pages: &Pages) -> Result<(), Error> {
         for (key, seen) in &self.keys {
-            if tree.get(pages, key)?.map(|(_, leaf)| leaf) != *seen {
+            if tree.find(pages, key)?.map(|found| found.leaf()) != *seen {
                 return Err(Error::Conflict { key: key.clone() });
             }
         }
@@ -85,10 +85,11 @@ impl Transaction {
         if let Some(written) = self.writes.get(key) {
             return Ok(written.clone());
         }
-        let found = self.snapshot.version.tree.get(&self.snapshot.pages, key)?;
-        let leaf = found.as_ref().map(|(_, leaf)| *leaf);
+        let pages = &self.snapshot.pages;
+        let found = self.snapshot.version.tree.find(pages, key)?;
+        let leaf = found.as_ref().map(Found::leaf);
         self.reads.keys.insert(Bytes::copy_from_slice(key), leaf);
-        found.map(|(value, _)| self.snapshot.pages.value(&value)).transpose()
+        found.map(|found| found.value(pages)).transpose()
     }
 
     /// The entries from `start`, inclusive, to `end`, exclusive, in key order, as this transaction has

@@ -172,14 +172,23 @@ impl<'a> Plan<'a> {
             Piece::Kept(at) => kept(self.old).body_bytes(*at),
             Piece::New(slot) => body_bytes(slot),
         };
-        page_bytes(self.pieces.len(), self.pieces.iter().map(bytes).sum())
+        let bodies = self.pieces.iter().map(bytes).sum();
+        page_bytes(self.pieces.len(), self.has_children(), bodies)
+    }
+
+    fn has_children(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Kept(at) => kept(self.old).is_child(*at),
+            Piece::New(slot) => slot.frame().is_some(),
+        })
     }
 
     /// Writes it into memory that is long enough and nobody else's.
     pub(crate) fn write(&self, memory: Arc<[u8]>) -> Page {
         Page::written(memory, self.pieces.len(), |memory| {
             let Folded { digests, hashes, .. } = &self.folded;
-            let mut writer = PageWriter::new(memory, &self.bits, digests, hashes);
+            let mut writer =
+                PageWriter::new(memory, &self.bits, (digests, hashes), self.has_children());
             let mut at = 0;
             while let Some(piece) = self.pieces.get(at) {
                 match piece {

@@ -70,7 +70,11 @@ impl Frame {
     pub(super) fn page(&mut self) -> Option<Page> {
         self.used = true;
         match &self.content {
-            Content::Page(page) => Some(page.clone()),
+            Content::Page(page) => {
+                // To clone it waits for what was begun before, and lets nothing begin until it is done.
+                page.fetch_way();
+                Some(page.clone())
+            }
             Content::Stored(_) => None,
             Content::Free => unreachable!("a tree holds its frames"),
         }

@@ -429,7 +429,7 @@ mod tests {
             let writes = keys.into_iter().map(|key| write(key, length)).collect::<Vec<_>>();
             tree = tree.update(&pages, &writes).unwrap();
             for _ in 0..20 {
-                tree.get(&pages, &rng.u16(..10_000).to_be_bytes()).unwrap();
+                tree.find(&pages, &rng.u16(..10_000).to_be_bytes()).unwrap();
             }
             let memory = pages.frames().memory();
             let bytes = memory.used() + memory.spare();
@@ -494,7 +494,7 @@ mod tests {
         let all = (0..2000).map(|key| write(key, "new")).collect::<Vec<_>>();
         assert!(again.update(&damaged, &all).is_err());
         let next = again.update(&damaged, &all[1990..]).unwrap();
-        assert!(next.get(&damaged, &all[1999].key).unwrap().is_some());
+        assert!(next.find(&damaged, &all[1999].key).unwrap().is_some());
         drop((next, again));
         assert_eq!(damaged.frames().in_use(), 0);
         // What is in memory needs no storage.

@@ -40,7 +40,7 @@ pub(crate) use self::{
     frames::FrameId,
     page::{Page, Spot},
     pages::Pages,
-    read::{Near, Source},
+    read::{Found, Near, Source},
     slot::{Child, Entry, Slot, Value},
     update::Write,
 };

@@ -5,12 +5,15 @@
 //!
 //! ```text
 //! bits      (n - 1) * 2    of the branch between each slot and the next
+//! ends      n * 4          where the body of each slot ends, from the first on
+//! frames    n * 4          of the children, in a page that has any
 //! digests   n * 32         of what each slot stands for, where it starts in this page
 //! hashes    (n - 1) * 32   of each branch; of the top one, which depends on where the page starts, nothing
-//! ends      n * 4          where the body of each slot ends, from the first on
 //! bodies                   entry: key length 2, kind 1, key, value or where it lies
-//!                          child: prefix length 2, bit 2, left 32, right 32, frame 4, prefix
+//!                          child: prefix length 2, bit 2, left 32, right 32, prefix
 //! ```
+//!
+//! What is read on the way down to a key stands first, in few lines of a processor's cache.
 //!
 //! In storage there are the slots alone (FORMAT.md): all digests are computed again when a page is read.
 
@@ -120,23 +123,28 @@ pub(crate) enum Spot {
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     count: usize,
+    has_children: bool,
 }
 
 impl Layout {
-    fn digests(self) -> usize {
+    fn ends(self) -> usize {
         (self.count - 1) * BIT
+    }
+
+    fn frames(self) -> usize {
+        self.ends() + self.count * END
+    }
+
+    fn digests(self) -> usize {
+        self.frames() + usize::from(self.has_children) * self.count * FrameId::LEN
     }
 
     fn hashes(self) -> usize {
         self.digests() + self.count * Digest::LEN
     }
 
-    fn ends(self) -> usize {
-        self.hashes() + (self.count - 1) * Digest::LEN
-    }
-
     fn bodies(self) -> usize {
-        self.ends() + self.count * END
+        self.hashes() + (self.count - 1) * Digest::LEN
     }
 }
 
@@ -147,8 +155,8 @@ const END: usize = size_of::<u32>();
 const LENGTH: usize = size_of::<u16>();
 /// Of an entry: the length of its key, and the kind of its value.
 const ENTRY_HEAD: usize = LENGTH + 1;
-/// Of a child: the length of its prefix, its bit, the digests of its sides, its frame.
-const CHILD_HEAD: usize = LENGTH + BIT + 2 * Digest::LEN + FrameId::LEN;
+/// Of a child: the length of its prefix, its bit, the digests of its sides.
+const CHILD_HEAD: usize = LENGTH + BIT + 2 * Digest::LEN;
 
 const KIND_INLINE: u8 = 0;
 const KIND_STORED: u8 = 1;
@@ -175,6 +183,11 @@ impl Page {
         hint::black_box(bytes.fold(0, |all, byte| all ^ byte));
     }
 
+    /// Brings near what is looked at on the way down to a key.
+    pub(super) fn fetch_way(&self) {
+        self.fetch_first(self.layout().digests());
+    }
+
     /// How many have it, which brings its first bytes near.
     pub(super) fn holders(&self) -> usize {
         Arc::strong_count(&self.bytes)
@@ -186,7 +199,7 @@ impl Page {
     }
 
     fn layout(&self) -> Layout {
-        Layout { count: self.count() }
+        Layout { count: self.count(), has_children: self.has_children }
     }
 
     fn array<const N: usize>(&self, at: usize) -> &[u8; N] {
@@ -195,12 +208,12 @@ impl Page {
 
     /// The bits of all branches.
     fn bits(&self) -> &[[u8; BIT]] {
-        self.bytes[..self.layout().digests()].as_chunks().0
+        self.bytes[..self.layout().ends()].as_chunks().0
     }
 
     /// Where the bodies of the slots end.
     fn ends(&self) -> &[[u8; END]] {
-        self.bytes[self.layout().ends()..self.layout().bodies()].as_chunks().0
+        self.bytes[self.layout().ends()..self.layout().frames()].as_chunks().0
     }
 
     /// The bit of the branch between slot `at` and the next.
@@ -238,8 +251,8 @@ impl Page {
 
     /// The frame of the child in slot `at`, if there is one.
     pub(crate) fn frame(&self, at: usize) -> Option<FrameId> {
-        let frame = || FrameId::from_le_bytes(*self.array(self.frame_at(at)));
-        self.is_child(at).then(frame)
+        let place = self.layout().frames() + at * FrameId::LEN;
+        self.is_child(at).then(|| FrameId::from_le_bytes(*self.array(place)))
     }
 
     /// The frames of all children, in order.
@@ -250,11 +263,11 @@ impl Page {
 
     /// Notes where its children are, of a page that nobody else has yet.
     pub(super) fn set_frames(&mut self, frames: &[FrameId]) {
-        let children = (0..self.count()).filter(|at| self.is_child(*at));
-        let places = children.map(|at| self.frame_at(at)).collect::<Vec<_>>();
+        let (children, place) = (self.children, self.layout().frames());
         let bytes = Arc::get_mut(&mut self.bytes).expect("it is nobody else's");
-        for (place, frame) in places.into_iter().zip(frames) {
-            bytes[place..place + FrameId::LEN].copy_from_slice(&frame.to_le_bytes());
+        let slots = (0..usize::from(self.count)).filter(|at| children >> at & 1 == 1);
+        for (at, frame) in slots.zip(frames) {
+            write::put_frame(bytes, place, at, *frame);
         }
     }
 
@@ -288,11 +301,6 @@ impl Page {
     /// Where the digests of the sides of the child in slot `at` lie, one behind the other.
     fn sides_at(&self, at: usize) -> usize {
         self.body(at).start + LENGTH + BIT
-    }
-
-    /// Where the frame of the child in slot `at` is noted.
-    fn frame_at(&self, at: usize) -> usize {
-        self.sides_at(at) + 2 * Digest::LEN
     }
 
     /// The digests of the sides of the child in slot `at`.
@@ -350,21 +358,26 @@ impl Page {
         top(self.bits(), slots).0
     }
 
-    /// Where `key` belongs.
+    /// The only slot that `key` can be in, found by the bits of the key alone.
     ///
-    /// Down the branches, each asked for one bit of the key, to the only slot that it can be in; that one is
-    /// compared. If the key parts from it, then it does at the edge of all slots that go on with it there.
-    pub(crate) fn locate(&self, key: &[u8]) -> Spot {
-        let (mut slots, bits) = (0..self.count(), self.bits());
-        while slots.len() > 1 {
-            let (top, parts) = top(bits, &slots);
-            if bit(key, parts.into()) {
-                slots.start = top + 1;
-            } else {
-                slots.end = top + 1;
-            }
+    /// From left to right, as in Ferguson's bit trees: behind a branch at which the key goes left, all are passed over
+    /// that lie below it, which have larger bits. Written so that the processor has nothing to guess.
+    pub(super) fn candidate(&self, key: &[u8]) -> usize {
+        let (mut at, mut below) = (0, u16::MAX);
+        for (branch, parts) in self.bits().iter().enumerate() {
+            let parts = u16::from_le_bytes(*parts);
+            let (is_on_way, goes_right) = (parts < below, bit(key, parts.into()));
+            at = if is_on_way & goes_right { branch + 1 } else { at };
+            let next = if goes_right { u16::MAX } else { parts };
+            below = if is_on_way { next } else { below };
         }
-        let at = slots.start;
+        at
+    }
+
+    /// Where `key` belongs. If it parts from the only slot that it can be in, then it does at the edge of all slots
+    /// that go on with that one there.
+    pub(crate) fn locate(&self, key: &[u8]) -> Spot {
+        let at = self.candidate(key);
         let parts = critical_bit(self.key(at), key).filter(|parts| *parts < self.bits_of(at));
         let Some(parts) = parts else { return Spot::Inside(at) };
         let goes_on = |at: &usize| self.bit(*at) > parts;

@@ -8,30 +8,53 @@ use bytes::Bytes;
 use super::{Child, Entry, FrameId, Page, Pages, Slot, Spot, Tree, Value};
 use crate::{Error, engine::Direction, record::StoredValue};
 
+/// An entry that was found, still in its page.
+pub(crate) enum Found<'a> {
+    Top(&'a Entry),
+    Within { page: Cow<'a, Page>, at: usize },
+}
+
+impl Found<'_> {
+    /// The bytes of its value.
+    pub(crate) fn value(&self, pages: &Pages) -> Result<Bytes, Error> {
+        match self {
+            Found::Top(entry) => pages.value(&entry.value),
+            Found::Within { page, at } => pages.value(&page.value(*at)),
+        }
+    }
+
+    /// The digest of its leaf.
+    pub(crate) fn leaf(&self) -> Digest {
+        match self {
+            Found::Top(entry) => entry.leaf,
+            Found::Within { page, at } => page.digest(*at),
+        }
+    }
+}
+
 impl Tree {
-    /// The value of `key`, and the digest of its leaf.
-    pub(crate) fn get(&self, pages: &Pages, key: &[u8]) -> Result<Option<(Value, Digest)>, Error> {
+    /// The entry of `key`.
+    ///
+    /// As in Morrison's PATRICIA, the key is compared once, with that of the only entry that can be its: what the pages
+    /// on the way share with it need not be looked at.
+    pub(crate) fn find(&self, pages: &Pages, key: &[u8]) -> Result<Option<Found<'_>>, Error> {
         let mut page = match &self.top {
-            Some(top) if top.side_of(key).is_eq() => match top {
-                Slot::Entry(entry) => return Ok(Some((entry.value.clone(), entry.leaf))),
-                Slot::Child(child) => Cow::Borrowed(self.top_page(pages, child)?),
-            },
-            _ => return Ok(None),
+            Some(Slot::Child(child)) => Cow::Borrowed(self.top_page(pages, child)?),
+            Some(Slot::Entry(entry)) => return Ok((entry.key == key).then_some(Found::Top(entry))),
+            None => return Ok(None),
         };
         loop {
-            match page.locate(key) {
-                Spot::Inside(at) if page.is_child(at) => {
-                    page = Cow::Owned(pages.below(&page, at)?);
-                }
-                Spot::Inside(at) => return Ok(Some((page.value(at), page.digest(at)))),
-                Spot::Before(_) => return Ok(None),
+            let at = page.candidate(key);
+            if !page.is_child(at) {
+                return Ok((page.key(at) == key).then_some(Found::Within { page, at }));
             }
+            page = Cow::Owned(pages.below(&page, at)?);
         }
     }
 
     /// The bytes of the value of `key`.
     pub(crate) fn value(&self, pages: &Pages, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.get(pages, key)?.map(|(value, _)| pages.value(&value)).transpose()
+        self.find(pages, key)?.map(|found| found.value(pages)).transpose()
     }
 
     /// The entries from `start`, inclusive, to `end`, exclusive, in order of `direction`.

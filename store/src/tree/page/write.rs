@@ -28,8 +28,8 @@ pub(crate) struct PageWriter<'m> {
 }
 
 /// The bytes of a page of so many slots, whose bodies take `bodies` bytes.
-pub(crate) fn page_bytes(count: usize, bodies: usize) -> usize {
-    Layout { count }.bodies() + bodies
+pub(crate) fn page_bytes(count: usize, has_children: bool, bodies: usize) -> usize {
+    Layout { count, has_children }.bodies() + bodies
 }
 
 /// The bytes of a page that is like `old`, but for some patches.
@@ -48,21 +48,21 @@ impl<'m> PageWriter<'m> {
     pub(crate) fn new(
         memory: &'m mut [u8],
         bits: &[u16],
-        digests: &[Digest],
-        hashes: &[Digest],
+        (digests, hashes): (&[Digest], &[Digest]),
+        has_children: bool,
     ) -> Self {
         let count = digests.len();
         assert!(bits.len() + 1 == count && hashes.len() + 1 == count && count <= SLOTS_STORED_MAX);
-        let layout = Layout { count };
+        let layout = Layout { count, has_children };
         let mut writer = PageWriter { memory, end: 0, layout, written: 0, children: 0 };
         for bit in bits {
             writer.put(&bit.to_le_bytes());
         }
+        // The ends and frames are written slot by slot.
+        writer.end = layout.digests();
         for digest in digests.iter().chain(hashes) {
             writer.put(&digest.0);
         }
-        // The ends are written slot by slot.
-        writer.end = layout.bodies();
         writer
     }
 
@@ -91,7 +91,7 @@ impl<'m> PageWriter<'m> {
                 Patch::Child(child) => {
                     let sides = writer.end + LENGTH + BIT;
                     writer.copy(old, *at..*at + 1);
-                    put_child(writer.memory, sides, child);
+                    writer.patch_child(*at, sides, child);
                 }
             }
             next = at + 1;
@@ -114,9 +114,17 @@ impl<'m> PageWriter<'m> {
                     });
                     self.memory[key.start - 1] = kind_of(value);
                 }
-                Patch::Child(child) => put_child(self.memory, old.sides_at(*at), child),
+                Patch::Child(child) => self.patch_child(*at, old.sides_at(*at), child),
             }
         }
+    }
+
+    /// Notes what became of the child in slot `at`, whose sides stand at `sides`.
+    fn patch_child(&mut self, at: usize, sides: usize, child: &Patched) {
+        for (side, digest) in child.sides.iter().enumerate() {
+            put_digest(self.memory, sides + side * Digest::LEN, digest);
+        }
+        put_frame(self.memory, self.layout.frames(), at, child.frame);
     }
 
     /// Appends some bytes.
@@ -142,11 +150,13 @@ impl<'m> PageWriter<'m> {
         self.children |= children << self.written;
         let ends = self.layout.ends() + self.written * END;
         let ends = ends..ends + slots.len() * END;
-        self.written += slots.len();
         let ends = self.memory[ends].as_chunks_mut::<END>().0;
-        for (new, old) in ends.iter_mut().zip(&page.ends()[slots]) {
+        for (new, old) in ends.iter_mut().zip(&page.ends()[slots.clone()]) {
             let end = u32::from_le_bytes(*old) as usize - start + moved;
             *new = u32::try_from(end).expect("pages are small").to_le_bytes();
+        }
+        for at in slots {
+            self.put_frame(page.frame(at));
         }
     }
 
@@ -159,10 +169,9 @@ impl<'m> PageWriter<'m> {
                 self.put(&bit.to_le_bytes());
                 self.put(&left.0);
                 self.put(&right.0);
-                self.put(&frame.to_le_bytes());
                 self.put(prefix);
                 self.children |= 1 << self.written;
-                self.put_end();
+                self.put_end(Some(*frame));
             }
         }
     }
@@ -172,7 +181,7 @@ impl<'m> PageWriter<'m> {
         self.put(&[kind_of(value)]);
         self.put(key);
         bytes_of_value(value, |part, _| self.put(part));
-        self.put_end();
+        self.put_end(None);
     }
 
     fn put_length(&mut self, key: &[u8]) {
@@ -180,17 +189,28 @@ impl<'m> PageWriter<'m> {
         self.put(&length.to_le_bytes());
     }
 
-    /// The next slot ends here.
-    fn put_end(&mut self) {
+    /// The next slot ends here; it is a child if it has a frame.
+    fn put_end(&mut self, frame: Option<FrameId>) {
         let end = u32::try_from(self.end - self.layout.bodies()).expect("pages are small");
         let at = self.layout.ends() + self.written * END;
         self.memory[at..at + END].copy_from_slice(&end.to_le_bytes());
+        self.put_frame(frame);
+    }
+
+    /// Notes the frame of the next slot, which is then written.
+    fn put_frame(&mut self, frame: Option<FrameId>) {
+        if self.layout.has_children {
+            let frame = frame.unwrap_or(FrameId::NONE);
+            put_frame(self.memory, self.layout.frames(), self.written, frame);
+        }
         self.written += 1;
     }
 
     /// Ends the page: which slots of it are children, by their bits; and how many bytes it has.
     pub(crate) fn finish(self) -> (u32, usize) {
-        assert_eq!(self.written, self.layout.count, "a page has the slots that it was begun with");
+        let Layout { count, has_children } = self.layout;
+        assert_eq!(self.written, count, "a page has the slots that it was begun with");
+        assert_eq!(self.children > 0, has_children, "a page has room for frames if it has any");
         (self.children, self.end)
     }
 }
@@ -223,12 +243,10 @@ fn put_digest(bytes: &mut [u8], at: usize, digest: &Digest) {
     bytes[at..at + Digest::LEN].copy_from_slice(&digest.0);
 }
 
-/// What became of a child, where its sides and frame are noted.
-fn put_child(bytes: &mut [u8], at: usize, Patched { sides: [left, right], frame }: &Patched) {
-    put_digest(bytes, at, left);
-    put_digest(bytes, at + Digest::LEN, right);
-    let at = at + 2 * Digest::LEN;
-    bytes[at..at + FrameId::LEN].copy_from_slice(&frame.to_le_bytes());
+/// Writes the frame of slot `at` among all those of a page, which start at `frames`.
+pub(super) fn put_frame(bytes: &mut [u8], frames: usize, at: usize, frame: FrameId) {
+    let place = frames + at * FrameId::LEN;
+    bytes[place..place + FrameId::LEN].copy_from_slice(&frame.to_le_bytes());
 }
 
 /// The bytes that a slot takes for itself in a page.
