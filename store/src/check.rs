@@ -1,7 +1,7 @@
 //! Check: everything that is stored, read and hashed again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
@@ -9,16 +9,18 @@ use anwansi_proofs::{Header, Version};
 
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Keyspace},
+    engine::{Batch, Direction, Engine, Keyspace},
     flush,
     history::read_flush,
     ledger,
     log::Log,
     record::{
-        ChunkKind, FLUSH_PREFIX, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, decode,
+        ChunkKind, MANIFEST_KEY, Manifest, Replaced, Request, SIGNED_KEY, Signed, StoredValue,
+        VersionRecord, decode, value_key,
     },
+    retention::{Kept, Needed, flushes},
     store::Shared,
-    tree::{Pages, Slot, Tree, Value, Write},
+    tree::{PageId, Pages, Slot, Tree, Value},
     version,
 };
 
@@ -30,14 +32,17 @@ const DAMAGES_MAX: usize = 1000;
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Versions whose changes lead to the root in their header.
+    /// Versions whose changes lead to the root in their header: those that are kept, and those on the way to them.
     pub versions: u64,
-    /// Values that are stored on their own and have their digest.
+    /// Values that are stored on their own, belong to a version that is kept, and have their digest.
     pub values: u64,
     /// Flushes whose pages were all there.
     pub flushes: u64,
     /// Pages that lead to the hashes that their parents name.
     pub pages: u64,
+    /// Records and values that belong to no version which is kept, and wait for no reader: the next pruning deletes
+    /// them. Not counted if anything is damaged.
+    pub left: u64,
     /// What is damaged: at most 1,000 of it.
     pub damages: Vec<Damage>,
 }
@@ -63,11 +68,12 @@ impl Report {
     }
 }
 
-/// Reads every version, the log, and the pages of every flush, up to the newest version.
+/// Reads every version that is kept, the log, and the pages of every flush, up to the newest version.
 ///
 /// # Cost
-/// Holds the whole state in memory, and hashes all that was ever written.
+/// Holds the whole state in memory, and hashes all that is stored. Nothing is pruned meanwhile.
 pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
+    let _pruning = shared.pruning.hold();
     let engine = &*shared.engine;
     let pages = Pages::new(shared.engine.clone(), CACHE_BYTES, shared.pages.threads().clone());
     let newest = shared.published().snapshot.version();
@@ -77,127 +83,230 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
     report.note(manifest)?;
     let signed = engine.get(Keyspace::Meta, SIGNED_KEY)?.unwrap_or_default();
     report.note(decode::<Signed>(&signed, Damage::Signed))?;
+    report.note(Kept::load(engine))?;
     for entry in engine.scan(Keyspace::Requests, Unbounded, Unbounded, Direction::Ascending) {
         report.note(decode::<Request>(&entry?.1, Damage::Request))?;
     }
 
     ledger::check::check(engine, &pages, newest, |found| report.note(found).map(drop))?;
 
-    let mut tree = Some(Tree::default());
+    let kept = shared.versions.kept();
+    let flushes = report.note(flushes(engine))?.unwrap_or_default();
+    let needed = Needed::new(&flushes, &kept, &[], newest);
+    let (values, pages_seen) = <_>::default();
+    let mut check = Check { engine, pages: &pages, kept: &kept, report, values, pages_seen };
     let (mut log, mut before) = (Some(Log::default()), None::<Header>);
+    let mut state = needed.has_changes_of(Version(0)).then(State::default);
     for number in 0..=newest.0 {
         let version = Version(number);
         progress(number, newest.0 + 1);
-        let read = report.note(version::read(engine, version))?;
+        let read = check.report.note(version::read(engine, version))?;
         let Some((header, record)) = read else {
-            (tree, log, before) = (None, None, None);
+            (state, log, before) = (None, None, None);
             continue;
         };
         if before.is_some_and(|before| header.follows(&before).is_err()) {
-            report.damaged(Damage::Header(version));
+            check.report.damaged(Damage::Header(version));
         }
-        // A tile that this entry fills must be the one that is stored.
-        let mut filled = Batch::new();
-        if let Some(log) = &mut log {
-            log.append(record.header.as_bytes(), &mut filled);
-        }
-        for tile in filled.operations() {
-            if engine.get(tile.space, &tile.key)? != tile.value {
-                let index = tile.key[1..].try_into().expect("a level and an index");
-                report
-                    .damaged(Damage::Tile { level: tile.key[0], index: u64::from_be_bytes(index) });
+        check.log_entry(&mut log, &record)?;
+        check.tasks(&header, &record)?;
+        state = match state.take() {
+            state if needed.has_changes_of(version) => check.step(state, &header, &record)?,
+            Some(State { alive, .. }) => {
+                check.values(alive.into_values(), Version(number - 1))?;
+                None
             }
-        }
-        let mut changes = None;
-        for kind in ChunkKind::ALL {
-            let read = report.note(version::read_chunks(engine, version, kind, &record))?;
-            for write in read.iter().flatten() {
-                check_value(write, &pages, &mut report)?;
-            }
-            match kind {
-                ChunkKind::State => changes = read,
-                ChunkKind::Tasks => check_tasks(&header, read, &pages, &mut report)?,
-            }
-        }
-        tree = match (tree.take(), changes) {
-            (Some(tree), Some(changes)) => report.note(tree.update(&pages, &changes))?,
-            // Without the state before it nothing can be said of a version.
-            _ => None,
+            None => None,
         };
-        match tree.as_ref().map(Tree::root) {
-            Some(computed) if computed == header.state() => report.versions += 1,
-            Some(computed) => report.damaged(Damage::State { version, computed }),
-            None => {}
+        if flushes.binary_search(&version).is_ok() {
+            let read = check.flush(&header, state.is_none())?;
+            state = state.or(read);
         }
         before = Some(header);
     }
-    check_flushes(shared, newest, &pages, &mut report)?;
-    Ok(report)
-}
-
-/// Compares a version's tasks tree with its header.
-fn check_tasks(
-    header: &Header,
-    tasks: Option<Vec<Write>>,
-    pages: &Pages,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let Some(tasks) = tasks else { return Ok(()) };
-    let tree = report.note(Tree::default().update(pages, &tasks))?;
-    if tree.is_some_and(|tree| tree.root() != header.tasks()) {
-        report.damaged(Damage::Changes(header.version()));
+    if let Some(State { alive, .. }) = state {
+        check.values(alive.into_values(), newest)?;
     }
-    Ok(())
+    check.left(&needed, &flushes)?;
+    Ok(check.report)
 }
 
-fn check_value(write: &Write, pages: &Pages, report: &mut Report) -> Result<(), Error> {
-    if let Some(value @ Value::Stored(_)) = &write.value
-        && report.note(pages.value(value))?.is_some()
-    {
-        report.values += 1;
+/// A check on its way through the versions.
+struct Check<'a> {
+    engine: &'a dyn Engine,
+    pages: &'a Pages,
+    kept: &'a Kept,
+    report: Report,
+    /// The values on their own that were looked at.
+    values: HashSet<[u8; 12]>,
+    pages_seen: HashSet<PageId>,
+}
+
+/// The state of one version: its tree, and its values on their own by their keys.
+#[derive(Default)]
+struct State {
+    tree: Tree,
+    alive: HashMap<[u8; 12], StoredValue>,
+}
+
+impl Check<'_> {
+    /// The next entry of the log: a tile that it fills must be the one that is stored.
+    fn log_entry(&mut self, log: &mut Option<Log>, record: &VersionRecord) -> Result<(), Error> {
+        let mut filled = Batch::new();
+        if let Some(log) = log {
+            log.append(record.header.as_bytes(), &mut filled);
+        }
+        for tile in filled.operations() {
+            if self.engine.get(tile.space, &tile.key)? != tile.value {
+                let index = tile.key[1..].try_into().expect("a level and an index");
+                let index = u64::from_be_bytes(index);
+                self.report.damaged(Damage::Tile { level: tile.key[0], index });
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Reads every page that a flush names, each once.
-fn check_flushes(
-    shared: &Shared,
-    newest: Version,
-    pages: &Pages,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let (engine, mut seen) = (&*shared.engine, HashSet::new());
-    let end = anwansi_proofs::path::after_prefix(FLUSH_PREFIX).expect("the prefix is text");
-    let (start, end) = (Included(FLUSH_PREFIX), Excluded(&end[..]));
-    for entry in engine.scan(Keyspace::Meta, start, end, Direction::Ascending) {
-        let (key, bytes) = entry?;
-        let Some(version) = flush::version_of(&key) else {
-            report.damaged(Damage::Manifest);
-            continue;
+    /// Compares a version's tasks tree with its header.
+    fn tasks(&mut self, header: &Header, record: &VersionRecord) -> Result<(), Error> {
+        let version = header.version();
+        let read = version::read_chunks(self.engine, version, ChunkKind::Tasks, record);
+        let Some(tasks) = self.report.note(read)? else { return Ok(()) };
+        for write in &tasks {
+            if let Some(Value::Stored(value)) = &write.value {
+                self.value(value)?;
+            }
+        }
+        let tree = self.report.note(Tree::default().update(self.pages, &tasks))?;
+        if tree.is_some_and(|tree| tree.root() != header.tasks()) {
+            self.report.damaged(Damage::Changes(version));
+        }
+        Ok(())
+    }
+
+    /// The state of a version, from the one before it and its changes. Without that nothing can be said of it.
+    fn step(
+        &mut self,
+        state: Option<State>,
+        header: &Header,
+        record: &VersionRecord,
+    ) -> Result<Option<State>, Error> {
+        let version = header.version();
+        let read = version::read_chunks(self.engine, version, ChunkKind::State, record);
+        let (Some(changes), Some(State { tree, mut alive })) = (self.report.note(read)?, state)
+        else {
+            return Ok(None);
         };
-        if version > newest {
-            continue;
+        let Some(tree) = self.report.note(tree.update(self.pages, &changes))? else {
+            return Ok(None);
+        };
+        for write in &changes {
+            if let Some(Value::Stored(value)) = &write.value {
+                alive.insert(value.key(), *value);
+            }
         }
-        let Some((tree, _)) = report.note(read_flush(pages, &bytes, version))? else { continue };
-        let damages = report.damages.len();
-        if let Some((header, _)) = report.note(version::read(engine, version))?
-            && header.state() != tree.root()
+        let replaced = tree.replaced_values().iter().filter_map(|value| alive.remove(&value.key()));
+        let replaced = replaced.collect::<Vec<_>>();
+        self.values(replaced, Version(version.0.saturating_sub(1)))?;
+        let computed = tree.root();
+        if computed == header.state() {
+            self.report.versions += 1;
+        } else {
+            self.report.damaged(Damage::State { version, computed });
+        }
+        Ok(Some(State { tree, alive }))
+    }
+
+    /// Looks at values that `last` is the last version to have, if one of those that have them is kept.
+    fn values(
+        &mut self,
+        values: impl IntoIterator<Item = StoredValue>,
+        last: Version,
+    ) -> Result<(), Error> {
+        let newest_kept = self.kept.newest_until(last);
+        for value in values {
+            if newest_kept.is_some_and(|kept| value.version <= kept.0) {
+                self.value(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, value: &StoredValue) -> Result<(), Error> {
+        if self.values.insert(value.key())
+            && self.report.note(self.pages.stored_value(value))?.is_some()
         {
-            report.damaged(Damage::Flush(version));
+            self.report.values += 1;
         }
+        Ok(())
+    }
+
+    /// Reads every page of the flush of a version, those that older ones have too only if the state is asked for.
+    fn flush(&mut self, header: &Header, is_asked: bool) -> Result<Option<State>, Error> {
+        let version = header.version();
+        let Some(bytes) = self.engine.get(Keyspace::Meta, &flush::key(version))? else {
+            return Ok(None);
+        };
+        let read = self.report.note(read_flush(self.pages, &bytes, version))?;
+        let Some((tree, _)) = read else { return Ok(None) };
+        let damages = self.report.damages.len();
+        if header.state() != tree.root() {
+            self.report.damaged(Damage::Flush(version));
+        }
+        let mut alive = HashMap::new();
         // The tree is held meanwhile, and with it the frames of its pages.
         let mut open = tree.top.iter().cloned().collect::<Vec<_>>();
         while let Some(slot) = open.pop() {
-            let Slot::Child(child) = slot else { continue };
-            let id = pages.id(child.frame).expect("what was read has an id");
-            if seen.insert(id)
-                && let Some(page) = report.note(pages.open(&child))?
+            let child = match slot {
+                Slot::Entry(entry) => {
+                    if let Value::Stored(value) = entry.value {
+                        alive.insert(value.key(), value);
+                    }
+                    continue;
+                }
+                Slot::Child(child) => child,
+            };
+            let id = self.pages.id(child.frame).expect("what was read has an id");
+            let is_new = self.pages_seen.insert(id);
+            if (is_new || is_asked)
+                && let Some(page) = self.report.note(self.pages.open(&child))?
             {
-                report.pages += 1;
+                self.report.pages += u64::from(is_new);
                 open.extend(page.slots());
             }
         }
-        report.flushes += u64::from(report.damages.len() == damages);
+        let is_whole = self.report.damages.len() == damages;
+        self.report.flushes += u64::from(is_whole);
+        Ok((is_asked && is_whole).then_some(State { tree, alive }))
     }
-    Ok(())
+
+    /// Counts what is stored for no version that is kept.
+    fn left(&mut self, needed: &Needed, flushes: &[Version]) -> Result<(), Error> {
+        let mut left = flushes.len() - needed.flushes.len();
+        for (start, end) in needed.gaps() {
+            let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+            let (start, end) = (Included(&start[..]), Excluded(&end[..]));
+            left += self.engine.scan(Keyspace::Changes, start, end, Direction::Ascending).count();
+        }
+        let scan = |space| self.engine.scan(space, Unbounded, Unbounded, Direction::Ascending);
+        // What waits for the next pruning, or for a reader.
+        let mut listed = HashSet::new();
+        for entry in scan(Keyspace::Replaced) {
+            let (key, bytes) = entry?;
+            let last = key.first_chunk().map_or(0, |last| u64::from_be_bytes(*last));
+            let read = decode::<Replaced>(&bytes, Damage::Replaced(Version(last)));
+            let Replaced { values } =
+                self.report.note(read)?.unwrap_or(Replaced { values: Vec::new() });
+            listed.extend(values.iter().map(|value| value_key(value.version, value.index)));
+        }
+        for entry in scan(Keyspace::Values) {
+            let (key, _) = entry?;
+            let is_known = <[u8; 12]>::try_from(&key[..])
+                .is_ok_and(|key| self.values.contains(&key) || listed.contains(&key));
+            left += usize::from(!is_known);
+        }
+        if self.report.damages.is_empty() {
+            self.report.left = left as u64;
+        }
+        Ok(())
+    }
 }

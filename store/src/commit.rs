@@ -371,7 +371,7 @@ impl Committer {
 
     /// Makes a group's version and sends it to be durable.
     fn finish(&mut self, group: Group, pass: Pass) {
-        let Group { version, mut batch, mut values, writes, tasks, opens, answers } = group;
+        let Group { version, mut batch, mut values, mut writes, tasks, opens, answers } = group;
         if opens {
             let version = Joining { version, tree: &self.tree, pages: &self.shared.pages };
             if let Err(error) = step::keep_registry(&version, &mut batch) {
@@ -384,6 +384,7 @@ impl Committer {
             }
         }
         let replaced = writes.replaced_bytes();
+        version::write_replaced(version, writes.take_replaced_values(), &mut batch);
         let changes = writes.finish();
         let time = (self.shared.clock)();
         let tasks = Sorted::new(tasks.into_iter().collect());
@@ -395,7 +396,7 @@ impl Committer {
         self.log.append(header.to_string().as_bytes(), &mut batch);
         let root = self.log.note_signing(&mut batch);
         self.header = header.clone();
-        let at = Arc::new(At { header, tree: self.tree.clone() });
+        let at = Arc::new(At::new(header, self.tree.clone(), &self.shared.versions.readers));
         let (log, shared) = (self.log.clone(), self.shared.clone());
         let mut pending = Pending { shared: shared.clone(), answers, committed: None, pass };
         self.writer.write_then(batch, move |done| {

@@ -15,14 +15,14 @@ pub enum Error {
     /// What is stored is not what was written.
     #[error("stored data is damaged: {0}; restore the store")]
     Damaged(Damage),
-    /// The directory was written by a newer program.
+    /// The store was written by a program that is older or newer.
     #[error(
-        "the store has format {found}, this program knows formats up to {known}: use a newer program"
+        "the store has format {found}, this program knows format {known}: use the one that wrote it"
     )]
-    Newer {
+    OtherFormat {
         /// The format found.
         found: u32,
-        /// The newest format known here.
+        /// The format known here.
         known: u32,
     },
     /// The store belongs to another log, by its name or its key. Give the key file that belongs to it.
@@ -108,6 +108,14 @@ pub enum Error {
         /// What there is.
         newest: Version,
     },
+    /// The version was there, and has been pruned.
+    #[error("version {version} has been pruned, the oldest one kept is {oldest}")]
+    Pruned {
+        /// What was asked for.
+        version: Version,
+        /// The oldest version that is kept.
+        oldest: Version,
+    },
     /// The pool of opened old versions is full of versions in use. Try again later.
     #[error("too many old versions are open at once: try again later")]
     Busy,
@@ -132,6 +140,12 @@ pub enum Damage {
     /// The record of the last signed checkpoint.
     #[error("the record of the last signed checkpoint")]
     Signed,
+    /// The record of which versions are kept.
+    #[error("the record of the versions that are kept")]
+    Kept,
+    /// The record of values that a version has replaced.
+    #[error("the record of values that are replaced behind version {0}")]
+    Replaced(Version),
     /// A version's header.
     #[error("the header of version {0}")]
     Header(Version),

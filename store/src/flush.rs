@@ -21,6 +21,7 @@ use crate::{
     commit::is_forgettable,
     engine::{Batch, Direction, Engine, EngineError, Ingest, Keyspace, Ticket, Writer},
     record::{self, FLUSH_PREFIX, encode},
+    retention::Retention,
     snapshot::Snapshot,
     store::Shared,
     tree::{FrameId, PageId, Pages, Slot},
@@ -155,6 +156,8 @@ pub(crate) struct Flusher {
     pub(crate) flushed: Option<Version>,
     /// The next chunk of this epoch.
     pub(crate) chunk: u32,
+    /// By what the store is pruned, if it is by itself.
+    pub(crate) retention: Option<Retention>,
 }
 
 /// A flush that goes on. Dropped, it lets all go on who wait for it, whatever became of it.
@@ -222,6 +225,9 @@ impl Flusher {
             self.shared.pages.stored(frame, id);
         }
         self.flushed = Some(snapshot.version());
+        if let Some(retention) = &self.retention {
+            self.shared.pruning.flushed(snapshot.version(), retention);
+        }
         // Deleting is left to the committer: it alone knows which of them are being made again.
         self.shared.forget(old_requests(&*self.shared.engine, (self.shared.clock)())?);
         Ok(())

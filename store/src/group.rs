@@ -10,6 +10,7 @@ use crate::{
     commit::{Answer, Work},
     engine::Batch,
     ledger::step::Step,
+    record::StoredValue,
     tree::{Pages, Tree, Write},
     version::Values,
 };
@@ -69,8 +70,9 @@ pub(crate) struct Writes {
     runs: Vec<Vec<Write>>,
     /// The runs that are in the tree already.
     applied: usize,
-    /// Bytes of the pages that these replaced.
+    /// Bytes of the pages that these replaced, and the values on their own.
     replaced: usize,
+    replaced_values: Vec<StoredValue>,
     /// The keys of the first `indexed` runs.
     keys: HashSet<Bytes>,
     indexed: usize,
@@ -94,12 +96,18 @@ impl Writes {
         }
         self.applied = self.runs.len();
         self.replaced += tree.replaced_bytes();
+        self.replaced_values.extend(tree.replaced_values());
         Ok(())
     }
 
     /// Bytes of the pages that were replaced in the tree, as far as they were in memory.
     pub(crate) fn replaced_bytes(&self) -> usize {
         self.replaced
+    }
+
+    /// The values on their own that the tree has no more need of.
+    pub(crate) fn take_replaced_values(&mut self) -> Vec<StoredValue> {
+        std::mem::take(&mut self.replaced_values)
     }
 
     /// All writes, in key order.

@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anwansi_proofs::Version;
+use anwansi_proofs::{Header, Version};
 
 use crate::{
     Damage, Error, flush,
     record::{self, decode},
     replay::{GATHERED_BYTES, replay},
+    retention::{Holds, Kept},
     snapshot::{At, Snapshot},
     threads,
     tree::{Pages, Tree},
@@ -64,8 +65,27 @@ impl History {
         gone
     }
 
-    /// Opens `version`, which is not above that of `newest`.
-    pub(crate) fn open(&self, newest: &Snapshot, version: Version) -> Result<Snapshot, Error> {
+    /// Lets go of versions that are not kept any more, and gives them for whoever has the time to drop them.
+    pub(crate) fn forget(&self, kept: &Kept) -> Vec<Arc<At>> {
+        let is_kept = |(at, _): &(Arc<At>, usize)| kept.has(at.header.version());
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = std::mem::take(&mut recent.versions);
+        let (stay, mut gone): (VecDeque<_>, VecDeque<_>) = versions.into_iter().partition(is_kept);
+        recent.bytes = stay.iter().map(|(_, bytes)| bytes).sum();
+        recent.versions = stay;
+        drop(recent);
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.extend(opened.extract_if(.., |opened| !is_kept(opened)));
+        gone.into_iter().map(|(at, _)| at).collect()
+    }
+
+    /// Opens `version`, which is kept and not above that of `newest`.
+    pub(crate) fn open(
+        &self,
+        newest: &Snapshot,
+        version: Version,
+        readers: &Arc<Holds>,
+    ) -> Result<Snapshot, Error> {
         let number = |at: &Arc<At>| at.header.version();
         let at = |version| Snapshot { version, ..newest.clone() };
         if version == newest.version() {
@@ -89,8 +109,9 @@ impl History {
             below => {
                 make_room(&mut opened, usize::MAX)?;
                 let below = below.as_ref().map(|(below, _)| &**below);
-                let (made, bytes) = threads::aside(|| make(newest, below, version))??;
-                (Arc::new(made), bytes)
+                let made = threads::aside(|| make(newest, below, version))??;
+                let (header, tree, bytes) = made;
+                (Arc::new(At::new(header, tree, readers)), bytes)
             }
         };
         opened.retain(|(at, _)| number(at) != version);
@@ -120,7 +141,11 @@ fn make_room(opened: &mut Vec<(Arc<At>, usize)>, bytes_max: usize) -> Result<(),
 /// is nearer, by the changes since.
 ///
 /// Gives the bytes of the pages that were made for it, too.
-fn make(newest: &Snapshot, below: Option<&At>, version: Version) -> Result<(At, usize), Error> {
+fn make(
+    newest: &Snapshot,
+    below: Option<&At>,
+    version: Version,
+) -> Result<(Header, Tree, usize), Error> {
     let (flushed, tree) = flushed_tree(newest, version)?;
     let start = match below.filter(|below| below.header.version() >= flushed) {
         Some(below) => (below.header.version(), below.tree.clone()),

@@ -9,6 +9,8 @@
 //!     |
 //!   flush            now and then the tree's pages, in the background                 flush.rs
 //!
+//!   prune            what no version needs that is kept, in the background            retention/
+//!
 //!   ledger           transitions, tasks, votes; their steps join commits              ledger/
 //!
 //!   ------------------------------ Engine: atomic batches over ordered keyspaces ------------------
@@ -57,6 +59,7 @@ mod options;
 mod record;
 mod recover;
 mod replay;
+mod retention;
 mod snapshot;
 mod store;
 mod threads;
@@ -76,7 +79,8 @@ pub use ledger::{
     OPEN_MAX, OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, OwnFold, Progress, REGISTERED_MAX,
     RESULT_BYTES_MAX, RESULTS_BYTES_MAX, Refusal, Stage, Submitted, TASKS_MAX, TaskProgress, Turn,
 };
-pub use options::Options;
+pub use options::{Options, Pruned};
+pub use retention::{Freed, Receipt, Retention};
 pub use snapshot::{Pair, Snapshot, Which};
 pub use store::{Clock, Store};
 pub use transaction::Transaction;

@@ -8,7 +8,10 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{ledger::OwnFold, store::Clock};
+use crate::{Error, Receipt, Retention, ledger::OwnFold, store::Clock};
+
+/// Told what a pruning did.
+pub type Pruned = Arc<dyn Fn(&Result<Receipt, Error>) + Send + Sync>;
 
 /// How a store is opened. Only how it works depends on them, never what is stored.
 #[derive(Clone)]
@@ -28,10 +31,15 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Folds of the program's own, beside those of the format.
     pub folds: Vec<Arc<dyn OwnFold>>,
+    /// Which versions are kept, if not all: what others leave is freed in the background.
+    pub retention: Option<Retention>,
+    /// Told what each pruning in the background did, on a thread of the store.
+    pub pruned: Pruned,
 }
 
 impl Default for Options {
-    /// A cache of 1 GiB, the system's clocks, a thread for each processor, and no folds of the program's own.
+    /// A cache of 1 GiB, the system's clocks, a thread for each processor, and no folds of the program's own; all
+    /// versions are kept.
     fn default() -> Self {
         let now = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -45,6 +53,8 @@ impl Default for Options {
             uptime: Arc::new(uptime),
             threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
             folds: Vec::new(),
+            retention: None,
+            pruned: Arc::new(|_| {}),
         }
     }
 }

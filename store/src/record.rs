@@ -11,10 +11,10 @@
 use anwansi_proofs::Digest;
 use wincode::{SchemaRead, SchemaWrite, config::DefaultConfig};
 
-use crate::{Damage, Error, PageId};
+use crate::{Damage, Error, PageId, engine::Keyspace};
 
-/// The newest format of every kind of record, and of their arrangement.
-pub(crate) const FORMAT: u8 = 1;
+/// The format of every kind of record, and of their arrangement.
+pub(crate) const FORMAT: u8 = 2;
 
 /// The longest record, in bytes: far below what the codec allows for one sequence.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -46,7 +46,7 @@ pub(crate) fn encode<T: Record + SchemaWrite<DefaultConfig, Src = T>>(record: &T
 /// The record in `bytes`; `damage` is what to say if there is none.
 ///
 /// # Errors
-/// [`Error::Damaged`], or [`Error::Newer`] if a newer program wrote it.
+/// [`Error::Damaged`], or [`Error::OtherFormat`] if a program of another format wrote it.
 pub(crate) fn decode<'a, T: Record + SchemaRead<'a, DefaultConfig, Dst = T>>(
     bytes: &'a [u8],
     damage: Damage,
@@ -60,8 +60,8 @@ pub(crate) fn decode<'a, T: Record + SchemaRead<'a, DefaultConfig, Dst = T>>(
         [kind, FORMAT, body @ ..] if *kind == T::KIND => {
             wincode::deserialize_exact(body).map_err(|_| damaged)
         }
-        [kind, format, ..] if *kind == T::KIND && *format > FORMAT => {
-            Err(Error::Newer { found: (*format).into(), known: FORMAT.into() })
+        [kind, format, ..] if *kind == T::KIND && *format != FORMAT => {
+            Err(Error::OtherFormat { found: (*format).into(), known: FORMAT.into() })
         }
         _ => Err(damaged),
     }
@@ -114,7 +114,13 @@ pub(crate) enum ChunkKind {
 }
 
 impl ChunkKind {
-    pub(crate) const ALL: [ChunkKind; 2] = [ChunkKind::State, ChunkKind::Tasks];
+    /// Where chunks of it are.
+    pub(crate) fn space(self) -> Keyspace {
+        match self {
+            ChunkKind::State => Keyspace::Changes,
+            ChunkKind::Tasks => Keyspace::Tasks,
+        }
+    }
 }
 
 /// Some of a version's changes, in key order.
@@ -166,6 +172,42 @@ pub(crate) struct Child<'a> {
     pub(crate) left: [u8; 32],
     pub(crate) right: [u8; 32],
     pub(crate) page: PageId,
+}
+
+/// From which version on all are kept.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Horizon {
+    pub(crate) version: u64,
+}
+
+/// A version that is kept, wherever the horizon is.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Kept {
+    /// Until it is unpinned; otherwise as long as the policy says so.
+    pub(crate) is_pinned: bool,
+}
+
+/// Values on their own that no version behind a certain one has.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Replaced {
+    pub(crate) values: Vec<ReplacedValue>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, SchemaWrite, SchemaRead)]
+pub(crate) struct ReplacedValue {
+    /// The version that wrote it, and its number among that version's.
+    pub(crate) version: u64,
+    pub(crate) index: u32,
+    pub(crate) length: u32,
+}
+
+/// The key of a value on its own: those of one version stand together.
+pub(crate) fn value_key(version: u64, index: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&version.to_be_bytes());
+    key[8..].copy_from_slice(&index.to_be_bytes());
+    key
 }
 
 /// The checkpoint that may have been signed last.
@@ -252,11 +294,18 @@ kinds! {
     11 Revealed
     12 Ended
     13 Readable
+    14 Horizon
+    15 Kept
+    16 Replaced
 }
 
 /// Where in `Meta` the manifest is.
 pub(crate) const MANIFEST_KEY: &[u8] = b"manifest";
 /// Where in `Meta` the last signed checkpoint is.
 pub(crate) const SIGNED_KEY: &[u8] = b"signed";
+/// Where in `Meta` the horizon is.
+pub(crate) const HORIZON_KEY: &[u8] = b"horizon";
 /// What in `Meta` the keys of flushes start with; the version follows.
 pub(crate) const FLUSH_PREFIX: &[u8] = b"flush/";
+/// What in `Meta` the keys of versions that are kept start with; the version follows.
+pub(crate) const KEPT_PREFIX: &[u8] = b"kept/";

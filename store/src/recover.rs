@@ -21,10 +21,11 @@ use crate::{
     log::Log,
     record::{MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
     replay::{GATHERED_BYTES, replay},
+    retention::{Pruner, Versions},
     snapshot::At,
     store::{Shared, Threads},
     threads,
-    tree::{PageId, Pages, Write},
+    tree::{PageId, Pages, Tree, Write},
     version,
 };
 
@@ -70,15 +71,15 @@ pub(crate) fn open(
     })?;
     compare_with_signed(&*engine, &log)?;
     let (trigger, messages) = Trigger::new(options.cache_bytes);
+    let versions = Versions::load(&*engine)?;
     let replayed = threads::aside(|| remake(&*engine, &pages, &writer, newest, &trigger))?;
-    let (last_flush, at) = replayed?;
-    let at = Arc::new(at);
+    let (last_flush, header, tree) = replayed?;
+    let at = Arc::new(At::new(header.clone(), tree.clone(), &versions.readers));
 
-    let (header, tree) = (at.header.clone(), at.tree.clone());
     let clock = options.clock.clone();
     let state = (at, log.clone());
     let desk = ledger::recover(&*engine, options)?;
-    let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, state, desk));
+    let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, versions, state, desk));
     let (sender, received) = Store::queue();
     let jobs = Jobs { sender, queue: Gate::new(QUEUE_BYTES_MAX) };
     let work = Flusher {
@@ -87,7 +88,14 @@ pub(crate) fn open(
         epoch,
         flushed: last_flush,
         chunk: 0,
+        retention: options.retention,
     };
+    let pruner = options.retention.map(|retention| Pruner {
+        shared: shared.clone(),
+        writer: writer.clone(),
+        retention,
+        done: options.pruned.clone(),
+    });
     let in_flight = Gate::new(IN_FLIGHT_MAX);
     let requests = HashMap::new();
     let mut own = vec![writer.thread_id()];
@@ -108,6 +116,11 @@ pub(crate) fn open(
     spawn("anwansi committer", Box::new(move || committer.run(&received)))?;
     spawn("anwansi flusher", Box::new(move || work.run(&messages)))?;
     spawn("anwansi clerk", Box::new(move || clerk.run()))?;
+    if let Some(pruner) = pruner {
+        spawn("anwansi pruner", Box::new(move || pruner.run()))?;
+        // What an earlier one has left.
+        shared.pruning.ask();
+    }
     // If nobody commits, nobody else asks for it.
     let state_bytes = shared.published().snapshot.bytes();
     shared.flush.after(0, state_bytes, shared.pages.unstored_bytes());
@@ -154,7 +167,7 @@ fn remake(
     writer: &Writer,
     newest: Version,
     trigger: &Trigger,
-) -> Result<(Option<Version>, At), Error> {
+) -> Result<(Option<Version>, Header, Tree), Error> {
     let (flushed, end) = match flush::find(engine, newest)? {
         Some((version, bytes)) => {
             let (tree, end) = read_flush(pages, &bytes, version)?;
@@ -165,10 +178,11 @@ fn remake(
     let last_flush = flushed.as_ref().map(|(version, _)| *version);
     let count = |changes: &[Write]| trigger.count(version::bytes_of(changes));
     let gathered_max = GATHERED_BYTES.max(pages.bytes_max() / GATHERED_PART);
-    let (at, _) = replay(engine, pages, flushed.unwrap_or_default(), newest, gathered_max, count)?;
+    let flushed = flushed.unwrap_or_default();
+    let (header, tree, _) = replay(engine, pages, flushed, newest, gathered_max, count)?;
     // Only now it is certain that the flush is what it says.
     sweep(engine, writer, end)?;
-    Ok((last_flush, at))
+    Ok((last_flush, header, tree))
 }
 
 /// Deletes the chunks of flushes that a crash left unfinished: those behind the newest finished one.

@@ -7,7 +7,6 @@ use crate::{
     engine::Engine,
     group::merge,
     record::ChunkKind,
-    snapshot::At,
     tree::{Pages, Tree, Write},
     version,
 };
@@ -19,7 +18,7 @@ const WRITE_BYTES: usize = size_of::<Write>() / 2 * 3;
 
 /// Makes version `to` again from `tree`, which is that of version `from`. `seen` hears of the changes of each
 /// version. Those of many versions are gathered in about `gathered_max` bytes of memory before the tree is updated: a
-/// page that several of them change is made once. Gives the bytes of the pages that were made, too.
+/// page that several of them change is made once. Gives its header, its tree, and the bytes of the pages that were made.
 ///
 /// # Errors
 /// If what is stored is damaged: roots are compared with their headers before the first change, after the
@@ -31,7 +30,7 @@ pub(crate) fn replay(
     to: Version,
     gathered_max: usize,
     mut seen: impl FnMut(&[Write]),
-) -> Result<(At, usize), Error> {
+) -> Result<(Header, Tree, usize), Error> {
     let mut header = version::read(engine, from)?.0;
     compare(&tree, &header)?;
     let (mut gathered, mut bytes, mut made) = (Vec::new(), 0, 0);
@@ -49,7 +48,7 @@ pub(crate) fn replay(
             (gathered, bytes) = (Vec::new(), 0);
         }
     }
-    Ok((At { header, tree }, made))
+    Ok((header, tree, made))
 }
 
 fn compare(tree: &Tree, header: &Header) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use crate::{
     Damage, Error,
     engine::{Direction, Engine},
     record::ChunkKind,
+    retention::{Hold, Holds},
     tree::{Near, Pages, Source, Tree, Write},
     version,
 };
@@ -36,6 +37,16 @@ pub struct Snapshot {
 pub(crate) struct At {
     pub(crate) header: Header,
     pub(crate) tree: Tree,
+    #[expect(dead_code, reason = "left when it is dropped")]
+    hold: Hold,
+}
+
+impl At {
+    /// The version that `header` is of, which is held as long as this lives.
+    pub(crate) fn new(header: Header, tree: Tree, readers: &Arc<Holds>) -> Self {
+        let hold = readers.hold(header.version());
+        At { header, tree, hold }
+    }
 }
 
 /// Pages that are looked at for a proof without waiting, at most: only keys that were made to do so lie deeper.

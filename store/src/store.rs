@@ -30,6 +30,7 @@ use crate::{
     log::Log,
     record::ChunkKind,
     recover,
+    retention::{Pruning, Receipt, Retention, Versions, prune},
     snapshot::{self, At, Pair, Snapshot, Which},
     threads,
     transaction::{Reads, Transaction},
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) history: History,
     pub(crate) flush: flush::Trigger,
+    pub(crate) versions: Versions,
+    pub(crate) pruning: Pruning,
     /// What readers see.
     published: RwLock<Arc<Published>>,
     /// Told when it changes.
@@ -81,6 +84,7 @@ impl Shared {
         pages: Arc<Pages>,
         (key, clock): (LogKey, Clock),
         flush: flush::Trigger,
+        versions: Versions,
         (at, log): (Arc<At>, Log),
         desk: Desk,
     ) -> Self {
@@ -88,7 +92,7 @@ impl Shared {
         let root = log.root();
         let published = RwLock::new(Arc::new(Published::signed(&key, snapshot, log, &root)));
         let history = History::default();
-        let (changed, failure, forgettable, listeners) = <_>::default();
+        let (changed, failure, forgettable, listeners, pruning) = <_>::default();
         Shared {
             engine,
             pages,
@@ -96,6 +100,8 @@ impl Shared {
             clock,
             history,
             flush,
+            versions,
+            pruning,
             published,
             changed,
             failure,
@@ -128,6 +134,7 @@ impl Shared {
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();
         self.announce();
+        self.pruning.published(snapshot.version());
         self.flush.after(bytes, snapshot.bytes(), self.pages.unstored_bytes());
         gone
     }
@@ -179,7 +186,7 @@ impl Store {
     /// Opens the store in `engine`, or makes a new one there; what a crash left is put in order.
     ///
     /// # Errors
-    /// [`Error::Newer`], [`Error::OtherLog`], [`Error::WentBack`], [`Error::Damaged`], and those of
+    /// [`Error::OtherFormat`], [`Error::OtherLog`], [`Error::WentBack`], [`Error::Damaged`], and those of
     /// the engine.
     ///
     /// # Cost
@@ -212,18 +219,16 @@ impl Store {
     /// The version `version`.
     ///
     /// # Errors
-    /// [`Error::NoSuchVersion`]; [`Error::Busy`] if too many old versions are in use; those of storage.
+    /// [`Error::NoSuchVersion`], [`Error::Pruned`]; [`Error::Busy`] if too many old versions are in use; those of storage.
     ///
     /// # Cost
     /// Nothing for the newest ones; for others the changes since the nearest flush, or the nearest
     /// version that is open, are applied again.
     pub fn at(&self, version: Version) -> Result<Snapshot, Error> {
         let published = self.shared.published();
-        if version > published.snapshot.version() {
-            let newest = published.snapshot.version();
-            return Err(Error::NoSuchVersion { version, newest });
-        }
-        self.shared.history.open(&published.snapshot, version)
+        let (shared, newest) = (&self.shared, &published.snapshot);
+        let _opening = shared.versions.open(version, newest.version())?;
+        shared.history.open(newest, version, &shared.versions.readers)
     }
 
     /// Commits, and waits until the commit is durable and in a signed checkpoint.
@@ -282,8 +287,9 @@ impl Store {
     /// The changes of a version, in key order: new values, and `None` where a key was removed.
     ///
     /// # Errors
-    /// [`Error::NoSuchVersion`] and those of storage.
+    /// [`Error::NoSuchVersion`], [`Error::Pruned`] and those of storage.
     pub fn changes(&self, version: Version) -> Result<Vec<(Bytes, Option<Bytes>)>, Error> {
+        let _opening = self.shared.versions.open(version, self.latest().version())?;
         let value = |write: Write| {
             let value = write.value.map(|value| self.shared.pages.value(&value)).transpose()?;
             Ok((write.key, value))
@@ -292,10 +298,7 @@ impl Store {
     }
 
     fn writes(&self, version: Version) -> Result<Vec<Write>, Error> {
-        let newest = self.latest().version();
-        if version > newest {
-            return Err(Error::NoSuchVersion { version, newest });
-        }
+        let _opening = self.shared.versions.open(version, self.latest().version())?;
         let engine = &*self.shared.engine;
         let (_, record) = version::read(engine, version)?;
         version::read_chunks(engine, version, ChunkKind::State, &record)
@@ -448,6 +451,53 @@ impl Store {
         }
     }
 
+    /// Flushes the newest version, keeps from now on what `retention` says and what is pinned, and frees what all other
+    /// versions leave. Readers and writers go on meanwhile; whoever has a version open that is not kept any more goes on
+    /// reading it, and what it needs is freed by a later pruning. No root changes.
+    ///
+    /// # Errors
+    /// Those of storage: then the versions to be dropped are dropped or not, none that is kept has lost anything, and the
+    /// next pruning frees what is left.
+    ///
+    /// # Cost
+    /// Reads and deletes what is freed.
+    pub fn prune(&self, retention: &Retention) -> Result<Receipt, Error> {
+        self.flush()?;
+        prune(&self.shared, &*self.writer()?, retention, &|_| true)
+    }
+
+    /// Keeps a version until it is unpinned, whatever the retention is.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchVersion`], [`Error::Pruned`] and those of storage.
+    pub fn pin(&self, version: Version) -> Result<(), Error> {
+        let newest = self.latest().version();
+        if version > newest {
+            return Err(Error::NoSuchVersion { version, newest });
+        }
+        self.shared.versions.pin(version, &*self.writer()?)
+    }
+
+    /// Lets the retention decide again about a version; false if it was not pinned.
+    ///
+    /// # Errors
+    /// Those of storage.
+    pub fn unpin(&self, version: Version) -> Result<bool, Error> {
+        self.shared.versions.unpin(version, &*self.writer()?)
+    }
+
+    /// The versions that are pinned, in order.
+    #[must_use]
+    pub fn pins(&self) -> Vec<Version> {
+        self.shared.versions.pins()
+    }
+
+    /// The oldest version that is kept: not all between it and the newest need be.
+    #[must_use]
+    pub fn oldest(&self) -> Version {
+        self.shared.versions.kept().oldest()
+    }
+
     /// The name of the log.
     #[must_use]
     pub fn origin(&self) -> &Origin {
@@ -485,6 +535,7 @@ impl Store {
 impl Threads {
     fn close(&self) {
         self.shared.desk.close();
+        self.shared.pruning.close();
         let (lock, condvar) = &self.shared.changed;
         drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
         condvar.notify_all();

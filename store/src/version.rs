@@ -7,7 +7,8 @@ use crate::{
     Damage, Error,
     engine::{Batch, Engine, Keyspace},
     record::{
-        self, CHUNK_BYTES, ChunkKind, INLINE_BYTES_MAX, StoredValue, VersionRecord, decode, encode,
+        self, CHUNK_BYTES, ChunkKind, INLINE_BYTES_MAX, Replaced, ReplacedValue, StoredValue,
+        VersionRecord, decode, encode,
     },
     tree::{Value, Write},
 };
@@ -49,6 +50,23 @@ pub(crate) fn write(header: &Header, changes: &[Write], tasks: &[Write], batch: 
     batch.put(Keyspace::Headers, version.0.to_be_bytes().to_vec(), encode(&record));
 }
 
+/// Puts into `batch` which values on their own `version` has no more: listed by the one before, the last that has them.
+pub(crate) fn write_replaced(version: Version, mut values: Vec<StoredValue>, batch: &mut Batch) {
+    let last = version.0 - 1;
+    values.sort_unstable_by_key(StoredValue::key);
+    let lists = values.chunks(CHUNK_BYTES / size_of::<ReplacedValue>());
+    for (number, list) in (0_u32..).zip(lists) {
+        let value = |value: &StoredValue| {
+            let StoredValue { version, index, length, .. } = *value;
+            ReplacedValue { version, index, length }
+        };
+        let record = Replaced { values: list.iter().map(value).collect() };
+        // By what is the last version that is kept and has them; at first this one.
+        let key = [&last.to_be_bytes()[..], &last.to_be_bytes(), &number.to_be_bytes()].concat();
+        batch.put(Keyspace::Replaced, key, encode(&record));
+    }
+}
+
 /// The bytes of keys and values in `changes`.
 pub(crate) fn bytes_of(changes: &[Write]) -> u64 {
     changes.iter().map(|write| write.bytes() as u64).sum()
@@ -71,7 +89,7 @@ fn write_chunks(
         };
         let (chunk, rest) = changes.split_at(changes.iter().take_while(fits).count());
         let record = record::Chunk { changes: chunk.iter().map(Write::to_record).collect() };
-        batch.put(Keyspace::Changes, chunk_key(version, kind, chunks).to_vec(), encode(&record));
+        batch.put(kind.space(), chunk_key(version, chunks).to_vec(), encode(&record));
         (changes, chunks) = (rest, chunks + 1);
     }
     chunks
@@ -100,7 +118,7 @@ pub(crate) fn read_chunks(
     let damaged = || Error::Damaged(damage);
     let mut changes: Vec<Write> = Vec::new();
     for index in 0..record.chunks[kind as usize] {
-        let bytes = engine.get(Keyspace::Changes, &chunk_key(version, kind, index))?;
+        let bytes = engine.get(kind.space(), &chunk_key(version, index))?;
         let bytes = bytes.ok_or_else(damaged)?;
         let chunk: record::Chunk<'_> = decode(&bytes, damage)?;
         for record::Change { key, value } in &chunk.changes {
@@ -119,9 +137,9 @@ pub(crate) fn read_chunks(
     Ok(changes)
 }
 
-fn chunk_key(version: Version, kind: ChunkKind, index: u32) -> [u8; 13] {
-    let mut key = [kind as u8; 13];
+fn chunk_key(version: Version, index: u32) -> [u8; 12] {
+    let mut key = [0; 12];
     key[..8].copy_from_slice(&version.0.to_be_bytes());
-    key[9..].copy_from_slice(&index.to_be_bytes());
+    key[8..].copy_from_slice(&index.to_be_bytes());
     key
 }

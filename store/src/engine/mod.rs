@@ -54,6 +54,10 @@ pub enum Keyspace {
     Ledger,
     /// Inputs and results of tasks, by digest.
     Blobs,
+    /// What happened to tasks in each version, in chunks.
+    Tasks,
+    /// Large values that a version has replaced, by the last one that has them.
+    Replaced,
 }
 
 /// Which end of a range a scan starts from.
@@ -194,7 +198,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Engine>, EngineError> {
 
 impl Keyspace {
     /// All keyspaces, in the order of [`index`](Keyspace::index).
-    pub const ALL: [Keyspace; 9] = [
+    pub const ALL: [Keyspace; 11] = [
         Keyspace::Meta,
         Keyspace::Headers,
         Keyspace::Tiles,
@@ -204,6 +208,8 @@ impl Keyspace {
         Keyspace::Requests,
         Keyspace::Ledger,
         Keyspace::Blobs,
+        Keyspace::Tasks,
+        Keyspace::Replaced,
     ];
 
     /// Returns the name under which it is stored.
@@ -219,6 +225,8 @@ impl Keyspace {
             Keyspace::Requests => "requests",
             Keyspace::Ledger => "ledger",
             Keyspace::Blobs => "blobs",
+            Keyspace::Tasks => "tasks",
+            Keyspace::Replaced => "replaced",
         }
     }
 

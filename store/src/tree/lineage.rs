@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{FrameId, Page, PageId, Pages, frames::Frames, memory::Spare};
-use crate::Error;
+use crate::{Error, record::StoredValue};
 
 /// Trees that follow one another.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Lease {
     /// Bytes of the pages that were made for it; and of those that it replaced, as far as they were in memory.
     made_bytes: usize,
     replaced_bytes: usize,
+    /// The values on their own that it replaced or removed.
+    replaced_values: Vec<StoredValue>,
     lineage: Arc<Lineage>,
 }
 
@@ -93,6 +95,11 @@ impl Lease {
     /// Bytes of the pages that it replaced, as far as they were in memory.
     pub(super) fn replaced_bytes(&self) -> usize {
         self.replaced_bytes
+    }
+
+    /// The values on their own that the tree before it had and it has not, in no order.
+    pub(super) fn replaced_values(&self) -> &[StoredValue] {
+        &self.replaced_values
     }
 
     /// How many lineages its own is away from the first.
@@ -167,6 +174,8 @@ struct Done {
     /// Those of the pages that the tree has no more need of; and the bytes of memory that these had.
     replaced: Vec<FrameId>,
     replaced_bytes: usize,
+    /// The values on their own that it has no more need of.
+    replaced_values: Vec<StoredValue>,
 }
 
 /// How many free frames, and memory for how many pages of one size, a thread takes at once, at most.
@@ -246,6 +255,11 @@ impl<'a> Draft<'a> {
         share.replaced_bytes += bytes;
     }
 
+    /// Notes that the tree has no more need of a value on its own.
+    pub(super) fn replace_value(&self, value: StoredValue) {
+        self.share().replaced_values.push(value);
+    }
+
     /// Gives back the free frames and the memory that are left, and tells what was done.
     fn end(&mut self) -> impl Iterator<Item = Done> {
         let frames = self.pages.frames();
@@ -260,9 +274,11 @@ impl<'a> Draft<'a> {
     /// Finishes the tree, whose top page is in the frame `top`.
     pub(super) fn finish(mut self, top: Option<FrameId>) -> Arc<Lease> {
         self.finished = true;
-        let (mut replaced, mut made_bytes, mut replaced_bytes) = (Vec::new(), 0, 0);
+        let (mut replaced, mut replaced_values) = (Vec::new(), Vec::new());
+        let (mut made_bytes, mut replaced_bytes) = (0, 0);
         for done in self.end() {
             replaced.extend(done.replaced);
+            replaced_values.extend(done.replaced_values);
             made_bytes += done.made_bytes;
             replaced_bytes += done.replaced_bytes;
         }
@@ -275,7 +291,7 @@ impl<'a> Draft<'a> {
             self.lineage.trees().replaced.insert(self.number, replaced);
         }
         let (number, lineage, top_page) = (self.number, self.lineage.clone(), OnceLock::new());
-        Lease { number, top, top_page, made_bytes, replaced_bytes, lineage }.into()
+        Lease { number, top, top_page, made_bytes, replaced_bytes, replaced_values, lineage }.into()
     }
 }
 

@@ -33,7 +33,10 @@ use std::sync::Arc;
 use anwansi_proofs::Root;
 
 use self::lineage::Lease;
-use crate::{Error, record};
+use crate::{
+    Error,
+    record::{self, StoredValue},
+};
 
 pub use self::page::PageId;
 pub(crate) use self::{
@@ -94,6 +97,11 @@ impl Tree {
     /// Bytes of the pages that it replaced of the tree that it was made from, as far as they were in memory.
     pub(crate) fn replaced_bytes(&self) -> usize {
         self.lease.as_ref().map_or(0, |lease| lease.replaced_bytes())
+    }
+
+    /// The values on their own that the tree before it had and it has not, in no order.
+    pub(crate) fn replaced_values(&self) -> &[StoredValue] {
+        self.lease.as_ref().map_or(&[], |lease| lease.replaced_values())
     }
 
     /// The root: a function of the entries alone.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Damage, Error,
     engine::{Engine, Keyspace},
-    record::StoredValue,
+    record::{StoredValue, value_key},
 };
 
 /// If less than this part of the budget could be dropped, it is not looked for.
@@ -223,7 +223,7 @@ impl Pages {
     }
 
     /// The bytes of a value that does not lie in a page.
-    pub(super) fn stored_value(&self, stored: &StoredValue) -> Result<Bytes, Error> {
+    pub(crate) fn stored_value(&self, stored: &StoredValue) -> Result<Bytes, Error> {
         let value = self.engine.get(Keyspace::Values, &stored.key())?;
         let whole = |value: &Bytes| {
             value.len() == stored.length as usize && Digest::of(value).0 == stored.digest
@@ -242,11 +242,8 @@ impl Pages {
 }
 
 impl StoredValue {
-    /// Its key in storage: the values of one version stand together.
+    /// Its key in storage.
     pub(crate) fn key(&self) -> [u8; 12] {
-        let mut key = [0; 12];
-        key[..8].copy_from_slice(&self.version.to_be_bytes());
-        key[8..].copy_from_slice(&self.index.to_be_bytes());
-        key
+        value_key(self.version, self.index)
     }
 }

@@ -59,6 +59,9 @@ impl Tree {
             Some(top) if inside.is_empty() => slots.push(Piece::new(top.clone())),
             Some(Slot::Entry(entry)) => {
                 growth.lose(entry.bytes());
+                if let Value::Stored(stored) = entry.value {
+                    draft.replace_value(stored);
+                }
                 growth.put(inside, &mut slots);
             }
             Some(Slot::Child(child)) => {
@@ -196,6 +199,9 @@ fn merge(draft: &Draft<'_>, page: &Page, writes: &[Write]) -> Result<Below, Erro
             }
             Step::Replace(at, write) => {
                 growth.lose(page.content_bytes(at));
+                if let Err(stored) = page.value_bytes(at) {
+                    draft.replace_value(stored);
+                }
                 in_place &= write.value.is_some();
                 if let Some(value) = &write.value {
                     growth.gain(write);

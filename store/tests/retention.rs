@@ -1,0 +1,420 @@
+//! What is kept is there, whole and provable, and what is not is gone, whatever happens in between.
+//!
+//! Method: random commits, rules, pins, flushes, reopenings and readers that stay, beside a list of ordered maps and the
+//! set of versions that the rules leave; after each pruning everything is compared. A second test fails the n-th
+//! operation of the engine, for every n, and opens what a crash could leave then. Seeds are fixed and printed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    ops::Bound::Unbounded,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anwansi_proofs::{Digest, Policy, Question, Root, Version};
+use anwansi_store::{
+    Commit, Error, LogKey, Options, Retention, Snapshot, Store, Which,
+    engine::{self, Direction, Engine, Keyspace, Memory},
+};
+use bytes::Bytes;
+use common::{SECRET, open, try_open};
+use fastrand::Rng;
+
+#[path = "../../proofs/tests/reference/mod.rs"]
+mod reference;
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Some keys with small values, and few with large ones, which are replaced again and again.
+fn random_writes(rng: &mut Rng) -> Vec<(Bytes, Option<Bytes>)> {
+    let mut writes = BTreeMap::new();
+    for _ in 0..rng.usize(1..25) {
+        let number = rng.u32(..60);
+        let length = if number < 8 { rng.usize(1025..3000) } else { rng.usize(..30) };
+        let value = (rng.u8(..) < 200).then(|| vec![rng.u8(..); length].into());
+        writes.insert(Bytes::from(format!("key/{number}")), value);
+    }
+    writes.into_iter().collect()
+}
+
+fn apply(state: &State, writes: &[(Bytes, Option<Bytes>)]) -> State {
+    let mut state = state.clone();
+    for (key, value) in writes {
+        match value {
+            Some(value) => state.insert(key.to_vec(), value.to_vec()),
+            None => state.remove(&key[..]),
+        };
+    }
+    state
+}
+
+fn root(state: &State) -> Root {
+    Root(Digest(reference::root(state)))
+}
+
+fn version(number: usize) -> Version {
+    Version(number as u64)
+}
+
+/// A snapshot has all that the model has, and proves it.
+fn compare(snapshot: &Snapshot, state: &State) {
+    let entries = snapshot.range(b"", None, Direction::Ascending).map(Result::unwrap);
+    let entries = entries.map(|(key, value)| (key.to_vec(), value.to_vec()));
+    assert!(entries.eq(state.clone()), "{:?}", snapshot.version());
+    assert_eq!(snapshot.root(), root(state));
+    let question = Question::default().range(b"", None);
+    let proof = snapshot.prove(Which::State, &question).unwrap();
+    let proof = anwansi_proofs::Proof::decode(&proof).unwrap();
+    assert_eq!(proof.verify(&root(state)).unwrap().range(b"", None).unwrap().len(), state.len());
+}
+
+/// What the rules leave.
+struct Model {
+    states: Vec<State>,
+    kept: BTreeSet<usize>,
+    pins: BTreeSet<usize>,
+}
+
+impl Model {
+    fn new() -> Self {
+        Model { states: vec![State::new()], kept: [0].into(), pins: BTreeSet::new() }
+    }
+
+    fn commit(&mut self, store: &Store, rng: &mut Rng) {
+        let writes = random_writes(rng);
+        let state = apply(self.states.last().unwrap(), &writes);
+        let done = store.commit(Commit::new(writes)).unwrap();
+        assert_eq!(done.version, version(self.states.len()));
+        self.kept.insert(self.states.len());
+        self.states.push(state);
+    }
+
+    fn prune(&mut self, store: &Store, retention: &Retention) {
+        let before = self.kept.len();
+        let newest = self.states.len() - 1;
+        self.kept.retain(|version| {
+            let version = *version as u64;
+            version + retention.last.get() > newest as u64
+                || retention.every.is_some_and(|every| version.is_multiple_of(every.get()))
+                || self.pins.contains(&usize::try_from(version).unwrap())
+        });
+        let receipt = store.prune(retention).unwrap();
+        assert_eq!(receipt.dropped, (before - self.kept.len()) as u64);
+        assert_eq!(receipt.oldest, version(*self.kept.first().unwrap()));
+        assert_eq!(receipt.newest, version(newest));
+        assert_eq!([receipt.root_before, receipt.root_after], [root(&self.states[newest]); 2]);
+    }
+
+    /// Everything that is kept is there, and nothing else is.
+    fn compare(&self, store: &Store) {
+        let oldest = version(*self.kept.first().unwrap());
+        assert_eq!(store.oldest(), oldest);
+        assert!(store.pins().into_iter().eq(self.pins.iter().map(|pin| version(*pin))));
+        for (number, state) in self.states.iter().enumerate() {
+            if self.kept.contains(&number) {
+                compare(&store.at(version(number)).unwrap(), state);
+                let changes = store.changes(version(number)).unwrap();
+                if number > 0 {
+                    let before = &self.states[number - 1];
+                    assert_eq!(apply(before, &changes), *state);
+                }
+            } else {
+                let pruned = |error: Error| match error {
+                    Error::Pruned { version: asked, oldest: named } => {
+                        assert_eq!((asked, named), (version(number), oldest));
+                    }
+                    error => panic!("{error}"),
+                };
+                pruned(store.at(version(number)).unwrap_err());
+                pruned(store.changes(version(number)).unwrap_err());
+            }
+        }
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!((report.damages, report.left), (vec![], 0));
+    }
+}
+
+fn any_retention(rng: &mut Rng) -> Retention {
+    let last = [1, 2, 5, 20][rng.usize(..4)];
+    let every = [0, 0, 2, 7, 16][rng.usize(..5)];
+    Retention { last: NonZeroU64::new(last).unwrap(), every: NonZeroU64::new(every) }
+}
+
+fn run(seed: u64, mut engine: impl FnMut() -> Arc<dyn Engine>) {
+    println!("seed {seed}");
+    let mut rng = Rng::with_seed(seed);
+    let mut store = open(engine());
+    let mut model = Model::new();
+    let mut readers: Vec<Snapshot> = Vec::new();
+    let mut evidence = Vec::new();
+    let all = Question::default().range(b"", None);
+    for _ in 0..120 {
+        let newest = model.states.len() - 1;
+        match rng.u8(..16) {
+            0 => {
+                readers.clear();
+                drop(store);
+                store = open(engine());
+            }
+            1 => store.flush().unwrap(),
+            2 => {
+                let one = rng.usize(..=newest);
+                let pinned = store.pin(version(one));
+                if model.kept.contains(&one) {
+                    pinned.unwrap();
+                    model.pins.insert(one);
+                } else {
+                    assert!(matches!(pinned, Err(Error::Pruned { .. })), "{pinned:?}");
+                }
+            }
+            3 => {
+                let one = rng.usize(..=newest);
+                let one = *rng.choice(&model.pins).filter(|_| rng.bool()).unwrap_or(&one);
+                assert_eq!(store.unpin(version(one)).unwrap(), model.pins.remove(&one));
+            }
+            4 => {
+                let one = version(*rng.choice(&model.kept).unwrap());
+                readers.push(store.at(one).unwrap());
+                evidence.push((one, store.evidence(one, Which::State, &all).unwrap()));
+            }
+            5 if !readers.is_empty() => drop(readers.swap_remove(rng.usize(..readers.len()))),
+            6 | 7 => {
+                model.prune(&store, &any_retention(&mut rng));
+                model.compare(&store);
+            }
+            _ => model.commit(&store, &mut rng),
+        }
+        for reader in &readers {
+            compare(reader, &model.states[usize::try_from(reader.version().0).unwrap()]);
+        }
+    }
+    let policy = Policy::of_log(store.vkey().clone()).unwrap();
+    for evidence in evidence {
+        let checked = evidence.1.check(&policy).unwrap();
+        assert_eq!(checked.version().header().version(), evidence.0);
+    }
+    drop(readers);
+    model.pins.clear();
+    store.pins().into_iter().for_each(|pin| assert!(store.unpin(pin).unwrap()));
+    model.prune(&store, &Retention { last: NonZeroU64::MIN, every: None });
+    model.compare(&store);
+    store.close().unwrap();
+}
+
+#[test]
+fn pruned_store_in_memory_equals_the_model() {
+    for seed in 0..12 {
+        let memory: Arc<dyn Engine> = Arc::new(Memory::new());
+        run(seed, || memory.clone());
+    }
+}
+
+fn run_on(scheme: &str) {
+    for seed in 20..23 {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("{scheme}:{}", directory.path().join("data").display());
+        run(seed, || engine::open(&url).unwrap());
+    }
+}
+
+#[test]
+fn pruned_store_on_fjall_equals_the_model() {
+    run_on("fjall");
+}
+
+#[test]
+fn pruned_store_on_sled_equals_the_model() {
+    run_on("sled");
+}
+
+/// How many entries a keyspace has.
+fn count(engine: &dyn Engine, space: Keyspace) -> usize {
+    engine.scan(space, Unbounded, Unbounded, Direction::Ascending).count()
+}
+
+#[test]
+fn receipt_counts_what_is_gone_from_storage() {
+    let memory = Arc::new(Memory::new());
+    let store = open(memory.clone());
+    let large = |byte| Some(Bytes::from(vec![byte; 2000]));
+    // Each version replaces the large value of the one before it.
+    for number in 1..=9 {
+        let small = ("small".into(), Some(number.to_string().into()));
+        store.commit(Commit::new(vec![("large".into(), large(number)), small])).unwrap();
+        if number == 4 {
+            store.flush().unwrap();
+        }
+    }
+    store.pin(Version(3)).unwrap();
+    let last = NonZeroU64::new(2).unwrap();
+    let receipt = store.prune(&Retention { last, every: None }).unwrap();
+    assert_eq!(receipt.dropped, 8 - 1);
+    assert_eq!((receipt.oldest, receipt.newest), (Version(3), Version(9)));
+    // Of versions 8 and 9, made from the flush of 4, and of 3, made from nothing: 4 alone is not on the way.
+    assert_eq!((receipt.changes.count, receipt.flushes), (1, 0));
+    assert_eq!((receipt.values.count, receipt.values.bytes), (6, 6 * 2000));
+    assert_eq!(count(&*memory, Keyspace::Changes), 8);
+    assert_eq!(count(&*memory, Keyspace::Values), 3);
+    assert_eq!(store.at(Version(3)).unwrap().get(b"large").unwrap(), large(3));
+
+    assert!(store.unpin(Version(3)).unwrap());
+    let receipt = store.prune(&Retention { last: NonZeroU64::MIN, every: None }).unwrap();
+    assert_eq!((receipt.dropped, receipt.oldest), (2, Version(9)));
+    // Version 9 is flushed: its own changes stay, because they may be asked for.
+    assert_eq!((receipt.changes.count, receipt.flushes), (7, 1));
+    assert_eq!(receipt.values.count, 2);
+    assert_eq!(count(&*memory, Keyspace::Values), 1);
+    assert_eq!(store.changes(Version(9)).unwrap().len(), 2);
+    assert!(matches!(store.update_proof(Version(9)), Err(Error::Pruned { .. })));
+    // Headers, finality and what happened to tasks stay.
+    assert_eq!(store.headers(Version(0), 100).unwrap().len(), 10);
+    store.finality(Version(1)).unwrap();
+    assert_eq!(store.tasks(Version(1)).unwrap(), []);
+    // A version that replaces nothing large lists nothing.
+    store.commit(common::commit(&["small=10"])).unwrap();
+    assert_eq!(count(&*memory, Keyspace::Replaced), 0);
+}
+
+#[test]
+fn versions_that_are_not_there_are_not_pinned() {
+    let store = open(Arc::new(Memory::new()));
+    for number in 1..=3 {
+        store.commit(common::commit(&[&format!("key={number}")])).unwrap();
+    }
+    let absent = store.pin(Version(4));
+    assert!(
+        matches!(absent, Err(Error::NoSuchVersion { version: Version(4), newest: Version(3) })),
+        "{absent:?}"
+    );
+    store.prune(&Retention { last: NonZeroU64::MIN, every: None }).unwrap();
+    let pruned = store.pin(Version(2));
+    assert!(
+        matches!(pruned, Err(Error::Pruned { version: Version(2), oldest: Version(3) })),
+        "{pruned:?}"
+    );
+    assert_eq!(store.pins(), []);
+    assert!(!store.unpin(Version(2)).unwrap());
+    store.close().unwrap();
+    assert!(matches!(store.pin(Version(3)), Err(Error::Closed)));
+    assert!(matches!(
+        store.prune(&Retention { last: NonZeroU64::MIN, every: None }),
+        Err(Error::Closed)
+    ));
+}
+
+#[test]
+fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
+    let retention = Retention { last: NonZeroU64::new(3).unwrap(), every: NonZeroU64::new(5) };
+    let mut openings = 0;
+    for nth in 1.. {
+        let memory = Arc::new(Memory::new());
+        let mut rng = Rng::with_seed(9);
+        let mut model = Model::new();
+        let store = open(memory.clone());
+        for number in 1..=17 {
+            model.commit(&store, &mut rng);
+            if number % 6 == 0 {
+                store.flush().unwrap();
+            }
+        }
+        // Everything up to here is durable.
+        memory.fail_after(nth);
+        // What stays in any case, and what may have been pinned.
+        let kept = |version: usize| version == 7 || version >= 15 || version.is_multiple_of(5);
+        let done = store.pin(Version(7)).and_then(|()| store.prune(&retention));
+        let done = done.and_then(|_| store.unpin(Version(7)));
+        for cut in 0..=memory.unsynced() {
+            let store = open(Arc::new(memory.crash(cut)));
+            for (number, state) in model.states.iter().enumerate() {
+                match store.at(version(number)) {
+                    Ok(snapshot) => compare(&snapshot, state),
+                    Err(Error::Pruned { .. }) => assert!(!kept(number), "{number} of {nth}"),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(store.check(|_, _| {}).unwrap().damages, []);
+            // The next one frees what is left.
+            store.prune(&retention).unwrap();
+            let report = store.check(|_, _| {}).unwrap();
+            assert_eq!((report.damages, report.left), (vec![], 0));
+            for number in (0..model.states.len()).filter(|number| *number != 7 && kept(*number)) {
+                compare(&store.at(version(number)).unwrap(), &model.states[number]);
+            }
+            openings += 1;
+        }
+        if done.is_ok() {
+            break;
+        }
+    }
+    assert!(openings > 10, "{openings} openings");
+}
+
+#[test]
+fn store_prunes_by_itself_while_it_is_written_and_read() {
+    let memory: Arc<dyn Engine> = Arc::new(Memory::new());
+    let dropped = Arc::new(AtomicU64::new(0));
+    let pruned = dropped.clone();
+    let options = Options {
+        cache_bytes: 256 << 10,
+        retention: Some(Retention { last: NonZeroU64::new(10).unwrap(), every: None }),
+        pruned: Arc::new(move |receipt| {
+            pruned.fetch_add(receipt.as_ref().unwrap().dropped, Ordering::Relaxed);
+        }),
+        ..Options::default()
+    };
+    let key = LogKey::from_secret(SECRET, None).unwrap();
+    let store = Store::open(memory.clone(), key, &options).unwrap();
+    let mut rng = Rng::with_seed(4);
+    let mut model = Model::new();
+    std::thread::scope(|scope| {
+        let reader = store.clone();
+        let reading = scope.spawn(move || {
+            let (mut rng, mut read) = (Rng::with_seed(5), 0);
+            while reader.latest().version() < Version(600) {
+                let newest = reader.latest().version().0;
+                let asked = Version(newest.saturating_sub(rng.u64(..20)));
+                match reader.at(asked) {
+                    // It stays whole, whatever is pruned meanwhile.
+                    Ok(snapshot) => {
+                        let entries = snapshot.range(b"", None, Direction::Ascending);
+                        let count = entries.map(Result::unwrap).count() as u64;
+                        assert_eq!(count, snapshot.entries());
+                        read += 1;
+                    }
+                    Err(Error::Pruned { version, oldest }) => {
+                        assert_eq!(version, asked);
+                        assert!(oldest > asked);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            read
+        });
+        for number in 1..=600 {
+            model.commit(&store, &mut rng);
+            if number % 25 == 0 {
+                store.flush().unwrap();
+            }
+        }
+        assert!(reading.join().unwrap() > 0);
+    });
+    let waited = std::time::Instant::now();
+    while dropped.load(Ordering::Relaxed) < 500 {
+        assert!(waited.elapsed() < std::time::Duration::from_secs(60));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for number in 591..=600 {
+        compare(&store.at(version(number)).unwrap(), &model.states[number]);
+    }
+    store.close().unwrap();
+    assert!(count(&*memory, Keyspace::Changes) < 100);
+    let store = try_open(memory).unwrap();
+    let report = store.check(|_, _| {}).unwrap();
+    assert_eq!(report.damages, []);
+}
