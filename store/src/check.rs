@@ -15,10 +15,11 @@ use crate::{
     ledger,
     log::Log,
     record::{
-        ChunkKind, MANIFEST_KEY, Manifest, Replaced, Request, SIGNED_KEY, Signed, StoredValue,
-        VersionRecord, decode, value_key,
+        ChunkKind, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, StoredValue, VersionRecord,
+        decode, value_key,
     },
-    retention::{Kept, Needed, flushes},
+    retention::{Kept, Needed, flushes, images, listed, newest_needed},
+    segments::{Image, SegmentId, Table},
     store::Shared,
     tree::{PageId, Pages, Slot, Tree, Value},
     version,
@@ -74,6 +75,7 @@ impl Report {
 /// Holds the whole state in memory, and hashes all that is stored. Nothing is pruned meanwhile.
 pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
     let _pruning = shared.pruning.hold();
+    let segments = shared.segments.get();
     let engine = &*shared.engine;
     let pages = Pages::new(shared.engine.clone(), CACHE_BYTES, shared.pages.threads().clone());
     let newest = shared.published().snapshot.version();
@@ -92,9 +94,10 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
 
     let kept = shared.versions.kept();
     let flushes = report.note(flushes(engine))?.unwrap_or_default();
-    let needed = Needed::new(&flushes, &kept, &[], newest);
+    let needed = Needed::new(&flushes, &kept, &[], &[]);
     let (values, pages_seen) = <_>::default();
-    let mut check = Check { engine, pages: &pages, kept: &kept, report, values, pages_seen };
+    let (segments, pages, kept) = (&segments, &pages, &*kept);
+    let mut check = Check { engine, pages, kept, segments, newest, report, values, pages_seen };
     let (mut log, mut before) = (Some(Log::default()), None::<Header>);
     let mut state = needed.has_changes_of(Version(0)).then(State::default);
     for number in 0..=newest.0 {
@@ -124,10 +127,9 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
         }
         before = Some(header);
     }
-    if let Some(State { alive, .. }) = state {
-        check.values(alive.into_values(), newest)?;
-    }
-    check.left(&needed, &flushes)?;
+    let alive = state.map_or_else(HashMap::new, |state| state.alive);
+    check.values(alive.values().copied(), newest)?;
+    check.left(shared, &needed, &flushes, &alive)?;
     Ok(check.report)
 }
 
@@ -136,6 +138,8 @@ struct Check<'a> {
     engine: &'a dyn Engine,
     pages: &'a Pages,
     kept: &'a Kept,
+    segments: &'a Table,
+    newest: Version,
     report: Report,
     /// The values on their own that were looked at.
     values: HashSet<[u8; 12]>,
@@ -247,10 +251,12 @@ impl Check<'_> {
             return Ok(None);
         };
         let read = self.report.note(read_flush(self.pages, &bytes, version))?;
-        let Some((tree, _)) = read else { return Ok(None) };
-        let damages = self.report.damages.len();
+        let Some((tree, image)) = read else { return Ok(None) };
+        let mut live = (image == self.segments.newest).then(HashMap::new);
+        let mut is_whole = true;
         if header.state() != tree.root() {
             self.report.damaged(Damage::Flush(version));
+            is_whole = false;
         }
         let mut alive = HashMap::new();
         // The tree is held meanwhile, and with it the frames of its pages.
@@ -266,43 +272,90 @@ impl Check<'_> {
                 Slot::Child(child) => child,
             };
             let id = self.pages.id(child.frame).expect("what was read has an id");
+            if let Some(live) = &mut live {
+                *live.entry(self.segments.of(id.epoch, id.chunk)).or_default() +=
+                    u64::from(id.length);
+            }
             let is_new = self.pages_seen.insert(id);
-            if (is_new || is_asked)
-                && let Some(page) = self.report.note(self.pages.open(&child))?
-            {
-                self.report.pages += u64::from(is_new);
-                open.extend(page.slots());
+            if is_new || is_asked || live.is_some() {
+                match self.report.note(self.pages.open(&child))? {
+                    Some(page) => {
+                        self.report.pages += u64::from(is_new);
+                        open.extend(page.slots());
+                    }
+                    None => is_whole = false,
+                }
             }
         }
-        let is_whole = self.report.damages.len() == damages;
+        if let (true, Some(live)) = (is_whole, live) {
+            if live.contains_key(&None) {
+                self.report.damaged(Damage::Segments);
+            }
+            for (id, segment) in &self.segments.all {
+                if segment.live != live.get(&Some(*id)).copied().unwrap_or(0) {
+                    self.report.damaged(id.damage());
+                }
+            }
+        }
         self.report.flushes += u64::from(is_whole);
         Ok((is_asked && is_whole).then_some(State { tree, alive }))
     }
 
     /// Counts what is stored for no version that is kept.
-    fn left(&mut self, needed: &Needed, flushes: &[Version]) -> Result<(), Error> {
+    fn left(
+        &mut self,
+        shared: &Shared,
+        needed: &Needed,
+        flushes: &[Version],
+        alive: &HashMap<[u8; 12], StoredValue>,
+    ) -> Result<(), Error> {
         let mut left = flushes.len() - needed.flushes.len();
+        if let Some(images) = self.report.note(images(self.engine, &needed.flushes))? {
+            let mut images = [images, shared.versions.images.held()].concat();
+            images.sort_unstable();
+            let oldest = shared.published().snapshot.version.tree.oldest();
+            left += self.segments.free(&images, oldest).count();
+        }
         for (start, end) in needed.gaps() {
             let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
             let (start, end) = (Included(&start[..]), Excluded(&end[..]));
             left += self.engine.scan(Keyspace::Changes, start, end, Direction::Ascending).count();
         }
         let scan = |space| self.engine.scan(space, Unbounded, Unbounded, Direction::Ascending);
-        // What waits for the next pruning, or for a reader.
-        let mut listed = HashSet::new();
-        for entry in scan(Keyspace::Replaced) {
-            let (key, bytes) = entry?;
-            let last = key.first_chunk().map_or(0, |last| u64::from_be_bytes(*last));
-            let read = decode::<Replaced>(&bytes, Damage::Replaced(Version(last)));
-            let Replaced { values } =
-                self.report.note(read)?.unwrap_or(Replaced { values: Vec::new() });
-            listed.extend(values.iter().map(|value| value_key(value.version, value.index)));
+        for entry in scan(Keyspace::Pages) {
+            let (key, _) = entry?;
+            let Some(SegmentId { epoch, chunk }) = SegmentId::of_chunk(&key) else {
+                left += 1;
+                continue;
+            };
+            let is_known = self.segments.of(epoch, chunk).is_some();
+            // What is newer belongs to a flush that goes on, or to none: then the next opening deletes it.
+            let Image { epoch: newest, chunks } = self.segments.newest;
+            left += usize::from(!is_known && (epoch, chunk) < (newest, chunks));
+        }
+        let mut open = [shared.versions.openers.held(), shared.versions.readers.held()].concat();
+        open.sort_unstable();
+        let mut known = HashSet::new();
+        for list in scan(Keyspace::Replaced) {
+            let (key, bytes) = list?;
+            let Some((last, values)) = self.report.note(listed(&key, &bytes))? else { continue };
+            // A list of no version that is needed was not looked at since.
+            left += usize::from(newest_needed(self.kept, &open, last) != Some(last));
+            for value in values {
+                let key = value_key(value.version, value.index);
+                if last < self.newest && alive.contains_key(&key) {
+                    self.report.damaged(Damage::Replaced(last));
+                }
+                known.insert(key);
+            }
         }
         for entry in scan(Keyspace::Values) {
             let (key, _) = entry?;
+            let version = key.first_chunk().map_or(0, |version| u64::from_be_bytes(*version));
             let is_known = <[u8; 12]>::try_from(&key[..])
-                .is_ok_and(|key| self.values.contains(&key) || listed.contains(&key));
-            left += usize::from(!is_known);
+                .is_ok_and(|key| self.values.contains(&key) || known.contains(&key));
+            // There may be newer versions by now.
+            left += usize::from(!is_known && version <= self.newest.0);
         }
         if self.report.damages.is_empty() {
             self.report.left = left as u64;

@@ -383,8 +383,9 @@ impl Committer {
                 return;
             }
         }
-        let replaced = writes.replaced_bytes();
-        version::write_replaced(version, writes.take_replaced_values(), &mut batch);
+        let values_replaced = writes.take_replaced_values();
+        let replaced = writes.replaced_bytes() + size_of_val(&values_replaced[..]);
+        version::write_replaced(version, values_replaced, &mut batch);
         let changes = writes.finish();
         let time = (self.shared.clock)();
         let tasks = Sorted::new(tasks.into_iter().collect());
@@ -396,7 +397,7 @@ impl Committer {
         self.log.append(header.to_string().as_bytes(), &mut batch);
         let root = self.log.note_signing(&mut batch);
         self.header = header.clone();
-        let at = Arc::new(At::new(header, self.tree.clone(), &self.shared.versions.readers));
+        let at = Arc::new(At::new(header, self.tree.clone(), &self.shared.versions));
         let (log, shared) = (self.log.clone(), self.shared.clone());
         let mut pending = Pending { shared: shared.clone(), answers, committed: None, pass };
         self.writer.write_then(batch, move |done| {

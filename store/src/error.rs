@@ -140,6 +140,17 @@ pub enum Damage {
     /// The record of the last signed checkpoint.
     #[error("the record of the last signed checkpoint")]
     Signed,
+    /// The record of a segment of pages.
+    #[error("the record of the segment of pages from chunk {epoch}/{chunk} on")]
+    Segment {
+        /// The opening of the store in which it was written.
+        epoch: u32,
+        /// Its first chunk.
+        chunk: u32,
+    },
+    /// A segment of pages has no record.
+    #[error("the list of the segments of pages")]
+    Segments,
     /// The record of which versions are kept.
     #[error("the record of the versions that are kept")]
     Kept,

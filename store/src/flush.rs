@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Bound::{Excluded, Included},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -20,11 +21,12 @@ use crate::{
     Damage, Error,
     commit::is_forgettable,
     engine::{Batch, Direction, Engine, EngineError, Ingest, Keyspace, Ticket, Writer},
-    record::{self, FLUSH_PREFIX, encode},
+    record::{self, FLUSH_PREFIX, Segment, encode},
     retention::Retention,
+    segments::{Account, Image, SEGMENT_BYTES, SegmentId, Table},
     snapshot::Snapshot,
     store::Shared,
-    tree::{FrameId, PageId, Pages, Slot},
+    tree::{FrameId, PageId, Pages, Slot, Tree},
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
@@ -36,6 +38,8 @@ const PAGES_BYTES: usize = 8 << 10;
 const UNSTORED_PART: usize = 16;
 const UNSTORED_DUE: usize = 7;
 const UNSTORED_MORE: usize = 3;
+/// The part of the budget that pages may take which one flush writes anew so that segments can be freed.
+const MOVED_PART: usize = 8;
 /// Bytes of pages that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -64,8 +68,11 @@ struct Changed {
 
 enum Message {
     Due,
-    /// Answered when done.
-    Now(SyncSender<()>),
+    /// Answered when done. Sparse segments may be written anew for it.
+    Now {
+        done: SyncSender<()>,
+        is_pruning: bool,
+    },
     End,
 }
 
@@ -131,10 +138,10 @@ impl Trigger {
     }
 
     /// Flushes the newest version and waits for it; false if the flusher has ended. An error of the
-    /// flusher is kept as the store's failure.
-    pub(crate) fn now(&self) -> bool {
+    /// flusher is kept as the store's failure. If it is for a pruning, pages are moved that hold much up.
+    pub(crate) fn now(&self, is_pruning: bool) -> bool {
         let (done, wait) = sync_channel(1);
-        self.flusher.send(Message::Now(done)).is_ok() && wait.recv().is_ok()
+        self.flusher.send(Message::Now { done, is_pruning }).is_ok() && wait.recv().is_ok()
     }
 
     /// Flushes once more and ends the flusher.
@@ -183,55 +190,135 @@ impl Flusher {
             shared.flush.begin();
             let snapshot = shared.published().snapshot.clone();
             let flushing = Flushing { shared: &shared, snapshot };
+            let is_pruning = matches!(message, Message::Now { is_pruning: true, .. });
             if shared.failure().is_none()
-                && let Err(error) = self.flush(&flushing.snapshot)
+                && let Err(error) =
+                    self.flush(&flushing.snapshot, is_pruning || self.retention.is_some())
             {
                 self.shared.fail(&error);
             }
             match message {
                 Message::Due => {}
                 // The caller may have gone.
-                Message::Now(done) => drop(done.send(())),
+                Message::Now { done, .. } => drop(done.send(())),
                 Message::End => return,
             }
         }
     }
 
-    fn flush(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        if self.flushed == Some(snapshot.version()) {
+    /// Writes what is not stored of a version. If it `moves` pages, it writes also those anew that keep segments from
+    /// being freed of which most is dead.
+    fn flush(&mut self, snapshot: &Snapshot, moves: bool) -> Result<(), Error> {
+        let (shared, tree) = (self.shared.clone(), &snapshot.version.tree);
+        let is_new = self.flushed != Some(snapshot.version());
+        let mut account = Account::begin(&shared.segments);
+        if is_new {
+            for id in tree.take_dead() {
+                account.after.bury(id);
+            }
+        }
+        let is_moving = moves && self.move_pages(tree, &mut account.after)?;
+        if !is_new && !is_moving {
             return Ok(());
         }
-        let tree = &snapshot.version.tree;
         let mut pack = Pack::new(self);
         if let Some(Slot::Child(top)) = &tree.top {
             pack.page(top.frame)?;
         }
-        let (placed, chunk) = pack.finish()?;
-        self.chunk = chunk;
+        let Packed { placed, mut segments, chunk } = pack.finish()?;
+        // No other image ends there, though it may have the same pages.
+        let image = Image { epoch: self.epoch, chunks: chunk + 1 };
+        self.chunk = image.chunks;
+        for (_, segment) in &mut segments {
+            segment.born = image;
+        }
+        account.after.all.extend(segments);
         // A crash here leaves chunks that no record names: the next opening sweeps them.
-        let id = |frame| id_of(&self.shared.pages, &placed, frame);
+        let id = |frame| id_of(&shared.pages, &placed, frame);
         let flush = record::Flush {
             top: tree.top.as_ref().map(|top| top.to_record(id)),
             entries: tree.entries,
             bytes: tree.bytes,
-            epoch: self.epoch,
-            chunks: self.chunk,
+            image,
         };
         let mut batch = Batch::new();
         batch.put(Keyspace::Meta, key(snapshot.version()).to_vec(), encode(&flush));
+        account.close(image, tree.number(), &mut batch);
         self.writer.write(batch).wait()?;
         // A crash here leaves a finished flush.
         for (frame, id) in placed {
-            self.shared.pages.stored(frame, id);
+            shared.pages.stored(frame, id);
         }
+        account.settle();
         self.flushed = Some(snapshot.version());
         if let Some(retention) = &self.retention {
-            self.shared.pruning.flushed(snapshot.version(), retention);
+            shared.pruning.flushed(snapshot.version(), retention);
         }
         // Deleting is left to the committer: it alone knows which of them are being made again.
-        self.shared.forget(old_requests(&*self.shared.engine, (self.shared.clock)())?);
+        shared.forget(old_requests(&*shared.engine, (shared.clock)())?);
         Ok(())
     }
+
+    /// Lets the pages of sparse segments that the tree has be written anew, and those above them. False if there are
+    /// none.
+    fn move_pages(&self, tree: &Tree, segments: &mut Table) -> Result<bool, Error> {
+        let bytes_max = self.shared.pages.bytes_max() / MOVED_PART;
+        let sparse = segments.sparse(bytes_max as u64);
+        for id in &sparse {
+            match self.move_segment(tree, *id, segments) {
+                // It stays as it is; a check names it.
+                Err(Error::Damaged(_)) => {}
+                moved => moved?,
+            }
+        }
+        Ok(!sparse.is_empty())
+    }
+
+    fn move_segment(&self, tree: &Tree, id: SegmentId, segments: &mut Table) -> Result<(), Error> {
+        let pages = &*self.shared.pages;
+        let segment = segments.all[&id];
+        let start = PageId::chunk_key(id.epoch, id.chunk);
+        let end = PageId::chunk_key(id.epoch, id.chunk + segment.chunks);
+        let chunks = self.shared.engine.scan(
+            Keyspace::Pages,
+            Included(&start),
+            Excluded(&end),
+            Direction::Ascending,
+        );
+        for entry in chunks {
+            let (key, bytes) = entry?;
+            let chunk = key.last_chunk().map_or(0, |chunk| u32::from_be_bytes(*chunk));
+            for (page, key) in pages_of(id.epoch, chunk, &bytes)? {
+                let stored = tree.unstore(pages, &key, page)?;
+                for id in stored {
+                    segments.bury(id);
+                }
+            }
+        }
+        segments.all.get_mut(&id).expect("it was found").live = 0;
+        Ok(())
+    }
+}
+
+/// The pages of a chunk: where each is, and what its keys begin with.
+fn pages_of(epoch: u32, chunk: u32, mut bytes: &[u8]) -> Result<Vec<(PageId, Bytes)>, Error> {
+    let (mut pages, mut offset) = (Vec::new(), 0);
+    while !bytes.is_empty() {
+        let mut id = PageId { epoch, chunk, offset, length: 0 };
+        let damage = Damage::Page(id);
+        let length = record::length::<record::Page<'_>>(bytes).ok_or(Error::Damaged(damage))?;
+        let (page, rest) = bytes.split_at(length);
+        let page: record::Page<'_> = record::decode(page, damage)?;
+        let key = match page.slots.first() {
+            Some(record::Slot::Entry { key, .. }) => *key,
+            Some(record::Slot::Child(child)) => child.prefix,
+            None => return Err(Error::Damaged(damage)),
+        };
+        id.length = u32::try_from(length).expect("pages are small");
+        pages.push((id, Bytes::copy_from_slice(key)));
+        (bytes, offset) = (rest, offset + id.length);
+    }
+    Ok(pages)
 }
 
 /// Where pages were put, by their frames.
@@ -243,21 +330,32 @@ fn id_of(pages: &Pages, placed: &Placed, frame: FrameId) -> PageId {
     id.expect("children are written before their parents")
 }
 
-/// Pages on their way into chunks.
+/// Pages on their way into chunks, and these into segments.
 struct Pack<'a> {
     chunk: Vec<u8>,
     /// The number of that chunk.
     number: u32,
     flusher: &'a Flusher,
-    /// Once there is one.
-    chunks: Option<Chunks<'a>>,
+    /// The segment that is being written, once there is one.
+    open: Option<(SegmentId, Segment, Chunks<'a>)>,
+    segments: Vec<(SegmentId, Segment)>,
+    /// The pages in the chunk.
+    pages: u32,
     placed: Placed,
+}
+
+/// Where pages are now.
+struct Packed {
+    placed: Placed,
+    segments: Vec<(SegmentId, Segment)>,
+    /// The number of the next chunk.
+    chunk: u32,
 }
 
 impl<'a> Pack<'a> {
     fn new(flusher: &'a Flusher) -> Self {
-        let (chunk, placed) = <_>::default();
-        Pack { chunk, number: flusher.chunk, flusher, chunks: None, placed }
+        let (chunk, segments, pages, placed) = <_>::default();
+        Pack { chunk, number: flusher.chunk, flusher, open: None, segments, pages, placed }
     }
 
     /// Writes the page of a frame and all below it that are not stored. Recurses from page to page.
@@ -273,6 +371,7 @@ impl<'a> Pack<'a> {
             length: u32::try_from(bytes.len()).expect("pages are small"),
         };
         self.chunk.extend(bytes);
+        self.pages += 1;
         self.placed.insert(frame, id);
         if self.chunk.len() >= PAGES_BYTES { self.close_chunk() } else { Ok(()) }
     }
@@ -281,20 +380,36 @@ impl<'a> Pack<'a> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let chunks = match &mut self.chunks {
-            Some(chunks) => chunks,
-            none => none.insert(Chunks::new(&*self.flusher.shared.engine, &self.flusher.writer)?),
+        let Flusher { shared, writer, epoch, .. } = self.flusher;
+        let id = SegmentId { epoch: *epoch, chunk: self.number };
+        let (_, segment, chunks) = match &mut self.open {
+            Some(open) => open,
+            none => none.insert((id, Segment::default(), Chunks::new(&*shared.engine, writer)?)),
         };
-        let key = PageId::chunk_key(self.flusher.epoch, self.number);
+        segment.chunks += 1;
+        segment.pages += std::mem::take(&mut self.pages);
+        segment.bytes += self.chunk.len() as u64;
+        segment.live = segment.bytes;
+        let is_full = segment.bytes >= SEGMENT_BYTES;
+        chunks.put(PageId::chunk_key(*epoch, self.number), std::mem::take(&mut self.chunk))?;
         self.number += 1;
-        chunks.put(key, std::mem::take(&mut self.chunk))
+        if is_full { self.close_segment() } else { Ok(()) }
     }
 
-    /// Waits until all pages are durable. Gives where they are, and the number of the next chunk.
-    fn finish(mut self) -> Result<(Placed, u32), Error> {
+    /// Waits until the pages so far are durable.
+    fn close_segment(&mut self) -> Result<(), Error> {
+        if let Some((id, segment, chunks)) = self.open.take() {
+            chunks.finish()?;
+            self.segments.push((id, segment));
+        }
+        Ok(())
+    }
+
+    /// Waits until all pages are durable.
+    fn finish(mut self) -> Result<Packed, Error> {
         self.close_chunk()?;
-        self.chunks.map_or(Ok(()), Chunks::finish)?;
-        Ok((self.placed, self.number))
+        self.close_segment()?;
+        Ok(Packed { placed: self.placed, segments: self.segments, chunk: self.number })
     }
 }
 
@@ -349,7 +464,6 @@ pub(crate) fn find(
     engine: &dyn Engine,
     version: Version,
 ) -> Result<Option<(Version, Bytes)>, Error> {
-    use std::ops::Bound::Included;
     let (first, last) = (key(Version(0)), key(version));
     let mut found =
         engine.scan(Keyspace::Meta, Included(&first), Included(&last), Direction::Descending);

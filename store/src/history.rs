@@ -5,13 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anwansi_proofs::{Header, Version};
+use anwansi_proofs::Version;
 
 use crate::{
     Damage, Error, flush,
     record::{self, decode},
     replay::{GATHERED_BYTES, replay},
-    retention::{Holds, Kept},
+    retention::{Hold, Kept, Versions},
+    segments::Image,
     snapshot::{At, Snapshot},
     threads,
     tree::{Pages, Tree},
@@ -84,7 +85,7 @@ impl History {
         &self,
         newest: &Snapshot,
         version: Version,
-        readers: &Arc<Holds>,
+        versions: &Versions,
     ) -> Result<Snapshot, Error> {
         let number = |at: &Arc<At>| at.header.version();
         let at = |version| Snapshot { version, ..newest.clone() };
@@ -109,9 +110,8 @@ impl History {
             below => {
                 make_room(&mut opened, usize::MAX)?;
                 let below = below.as_ref().map(|(below, _)| &**below);
-                let made = threads::aside(|| make(newest, below, version))??;
-                let (header, tree, bytes) = made;
-                (Arc::new(At::new(header, tree, readers)), bytes)
+                let (made, bytes) = threads::aside(|| make(newest, below, version, versions))??;
+                (Arc::new(made), bytes)
             }
         };
         opened.retain(|(at, _)| number(at) != version);
@@ -145,33 +145,50 @@ fn make(
     newest: &Snapshot,
     below: Option<&At>,
     version: Version,
-) -> Result<(Header, Tree, usize), Error> {
-    let (flushed, tree) = flushed_tree(newest, version)?;
-    let start = match below.filter(|below| below.header.version() >= flushed) {
-        Some(below) => (below.header.version(), below.tree.clone()),
-        None => (flushed, tree),
+    versions: &Versions,
+) -> Result<(At, usize), Error> {
+    let (start, tree, image, _replay) = {
+        let _starting = versions.starting();
+        let (start, tree, image) = start(newest, below, version, versions)?;
+        (start, tree, image, versions.replays.hold((Version(start.0 + 1), version)))
     };
-    replay(&*newest.engine, &newest.pages, start, version, GATHERED_BYTES, |_| {})
+    let (engine, pages) = (&*newest.engine, &newest.pages);
+    let (header, tree, bytes) =
+        replay(engine, pages, (start, tree), version, GATHERED_BYTES, |_| {})?;
+    let mut at = At::new(header, tree, versions);
+    at.image = image;
+    Ok((at, bytes))
 }
 
-/// The newest flushed version up to `version`, and its tree; before the first flush, that of version 0.
-fn flushed_tree(newest: &Snapshot, version: Version) -> Result<(Version, Tree), Error> {
-    match flush::find(&*newest.engine, version)? {
-        Some((version, bytes)) => Ok((version, read_flush(&newest.pages, &bytes, version)?.0)),
-        None => Ok((Version(0), Tree::default())),
+/// From which version another one is made: `below` or the newest flushed one, whichever is newer, with its tree and a
+/// hold on the image of that; before the first flush, version 0. Nobody may delete flushes meanwhile.
+fn start(
+    newest: &Snapshot,
+    below: Option<&At>,
+    version: Version,
+    versions: &Versions,
+) -> Result<(Version, Tree, Option<Hold<Image>>), Error> {
+    let found = flush::find(&*newest.engine, version)?;
+    let flushed = found.as_ref().map_or(Version(0), |(flushed, _)| *flushed);
+    if let Some(below) = below.filter(|below| below.header.version() >= flushed) {
+        let image = below.image.as_ref().map(Hold::again);
+        return Ok((below.header.version(), below.tree.clone(), image));
     }
+    let Some((flushed, bytes)) = found else { return Ok((Version(0), Tree::default(), None)) };
+    let (tree, image) = read_flush(&newest.pages, &bytes, flushed)?;
+    Ok((flushed, tree, Some(versions.images.hold(image))))
 }
 
-/// The tree that a flush names, and the epoch and chunks that it lies in.
+/// The tree that a flush names, and its image.
 pub(crate) fn read_flush(
     pages: &Pages,
     bytes: &[u8],
     version: Version,
-) -> Result<(Tree, (u32, u32)), Error> {
+) -> Result<(Tree, Image), Error> {
     let damage = Damage::Flush(version);
     let flush: record::Flush<'_> = decode(bytes, damage)?;
     let tree = Tree::stored(pages, &flush).ok_or(Error::Damaged(damage))?;
-    Ok((tree, (flush.epoch, flush.chunks)))
+    Ok((tree, flush.image))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //!     |
 //!   flush            now and then the tree's pages, in the background                 flush.rs
 //!
-//!   prune            what no version needs that is kept, in the background            retention/
+//!   prune            what no version needs that is kept, in the background            retention/, segments.rs
 //!
 //!   ledger           transitions, tasks, votes; their steps join commits              ledger/
 //!
@@ -60,6 +60,7 @@ mod record;
 mod recover;
 mod replay;
 mod retention;
+mod segments;
 mod snapshot;
 mod store;
 mod threads;

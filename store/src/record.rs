@@ -11,7 +11,7 @@
 use anwansi_proofs::Digest;
 use wincode::{SchemaRead, SchemaWrite, config::DefaultConfig};
 
-use crate::{Damage, Error, PageId, engine::Keyspace};
+use crate::{Damage, Error, PageId, engine::Keyspace, segments::Image};
 
 /// The format of every kind of record, and of their arrangement.
 pub(crate) const FORMAT: u8 = 2;
@@ -67,6 +67,18 @@ pub(crate) fn decode<'a, T: Record + SchemaRead<'a, DefaultConfig, Dst = T>>(
     }
 }
 
+/// How long the record is that `bytes` begin with; `None` if it is none.
+pub(crate) fn length<
+    'a,
+    T: Record + SchemaRead<'a, DefaultConfig, Dst = T> + SchemaWrite<DefaultConfig, Src = T>,
+>(
+    bytes: &'a [u8],
+) -> Option<usize> {
+    let record: T = wincode::deserialize(bytes.get(2..)?).ok()?;
+    let length = usize::try_from(wincode::serialized_size(&record).ok()?).ok()?;
+    Some(2 + length + CHECKSUM_BYTES).filter(|length| *length <= bytes.len())
+}
+
 const CHECKSUM_BYTES: usize = 8;
 
 /// Tells damage from what was written; it is no proof against anyone.
@@ -91,9 +103,22 @@ pub(crate) struct Flush<'a> {
     pub(crate) entries: u64,
     /// Of keys and values together.
     pub(crate) bytes: u64,
-    /// The epoch that wrote it, and the first chunk of that epoch it does not need.
-    pub(crate) epoch: u32,
+    pub(crate) image: Image,
+}
+
+/// A run of chunks of pages, all of one flush.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, SchemaWrite, SchemaRead)]
+pub(crate) struct Segment {
     pub(crate) chunks: u32,
+    pub(crate) pages: u32,
+    /// Of all pages.
+    pub(crate) bytes: u64,
+    /// Of those that the newest image has.
+    pub(crate) live: u64,
+    /// The image that it was written for.
+    pub(crate) born: Image,
+    /// The first image that has none of its pages, once there is one.
+    pub(crate) died: Option<Image>,
 }
 
 /// A version, without its content.
@@ -297,6 +322,7 @@ kinds! {
     14 Horizon
     15 Kept
     16 Replaced
+    17 Segment
 }
 
 /// Where in `Meta` the manifest is.
@@ -307,5 +333,7 @@ pub(crate) const SIGNED_KEY: &[u8] = b"signed";
 pub(crate) const HORIZON_KEY: &[u8] = b"horizon";
 /// What in `Meta` the keys of flushes start with; the version follows.
 pub(crate) const FLUSH_PREFIX: &[u8] = b"flush/";
+/// What in `Meta` the keys of segments start with; their first chunk follows.
+pub(crate) const SEGMENT_PREFIX: &[u8] = b"segment/";
 /// What in `Meta` the keys of versions that are kept start with; the version follows.
 pub(crate) const KEPT_PREFIX: &[u8] = b"kept/";

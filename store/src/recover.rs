@@ -22,6 +22,7 @@ use crate::{
     record::{MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
     replay::{GATHERED_BYTES, replay},
     retention::{Pruner, Versions},
+    segments::{Image, Segments},
     snapshot::At,
     store::{Shared, Threads},
     threads,
@@ -73,13 +74,22 @@ pub(crate) fn open(
     let (trigger, messages) = Trigger::new(options.cache_bytes);
     let versions = Versions::load(&*engine)?;
     let replayed = threads::aside(|| remake(&*engine, &pages, &writer, newest, &trigger))?;
-    let (last_flush, header, tree) = replayed?;
-    let at = Arc::new(At::new(header.clone(), tree.clone(), &versions.readers));
+    let (last_flush, image, header, tree) = replayed?;
+    let segments = Segments::load(&*engine, image)?;
+    let at = Arc::new(At::new(header.clone(), tree.clone(), &versions));
 
     let clock = options.clock.clone();
     let state = (at, log.clone());
     let desk = ledger::recover(&*engine, options)?;
-    let shared = Arc::new(Shared::new(engine, pages, (key, clock), trigger, versions, state, desk));
+    let shared = Arc::new(Shared::new(
+        engine,
+        pages,
+        (key, clock),
+        trigger,
+        (versions, segments),
+        state,
+        desk,
+    ));
     let (sender, received) = Store::queue();
     let jobs = Jobs { sender, queue: Gate::new(QUEUE_BYTES_MAX) };
     let work = Flusher {
@@ -117,9 +127,9 @@ pub(crate) fn open(
     spawn("anwansi flusher", Box::new(move || work.run(&messages)))?;
     spawn("anwansi clerk", Box::new(move || clerk.run()))?;
     if let Some(pruner) = pruner {
+        // What an earlier one has left, and what is behind the newest flush.
+        shared.pruning.flushed(last_flush.unwrap_or_default(), &pruner.retention);
         spawn("anwansi pruner", Box::new(move || pruner.run()))?;
-        // What an earlier one has left.
-        shared.pruning.ask();
     }
     // If nobody commits, nobody else asks for it.
     let state_bytes = shared.published().snapshot.bytes();
@@ -167,13 +177,13 @@ fn remake(
     writer: &Writer,
     newest: Version,
     trigger: &Trigger,
-) -> Result<(Option<Version>, Header, Tree), Error> {
-    let (flushed, end) = match flush::find(engine, newest)? {
+) -> Result<(Option<Version>, Image, Header, Tree), Error> {
+    let (flushed, image) = match flush::find(engine, newest)? {
         Some((version, bytes)) => {
-            let (tree, end) = read_flush(pages, &bytes, version)?;
-            (Some((version, tree)), end)
+            let (tree, image) = read_flush(pages, &bytes, version)?;
+            (Some((version, tree)), image)
         }
-        None => (None, (0, 0)),
+        None => (None, Image::default()),
     };
     let last_flush = flushed.as_ref().map(|(version, _)| *version);
     let count = |changes: &[Write]| trigger.count(version::bytes_of(changes));
@@ -181,13 +191,13 @@ fn remake(
     let flushed = flushed.unwrap_or_default();
     let (header, tree, _) = replay(engine, pages, flushed, newest, gathered_max, count)?;
     // Only now it is certain that the flush is what it says.
-    sweep(engine, writer, end)?;
-    Ok((last_flush, header, tree))
+    sweep(engine, writer, image)?;
+    Ok((last_flush, image, header, tree))
 }
 
 /// Deletes the chunks of flushes that a crash left unfinished: those behind the newest finished one.
-fn sweep(engine: &dyn Engine, writer: &Writer, (epoch, chunks): (u32, u32)) -> Result<(), Error> {
-    let end = PageId::chunk_key(epoch, chunks);
+fn sweep(engine: &dyn Engine, writer: &Writer, newest: Image) -> Result<(), Error> {
+    let end = PageId::chunk_key(newest.epoch, newest.chunks);
     let mut batch = Batch::new();
     for entry in engine.scan(Keyspace::Pages, Included(&end), Unbounded, Direction::Ascending) {
         batch.delete(Keyspace::Pages, entry?.0);

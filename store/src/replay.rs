@@ -18,7 +18,8 @@ const WRITE_BYTES: usize = size_of::<Write>() / 2 * 3;
 
 /// Makes version `to` again from `tree`, which is that of version `from`. `seen` hears of the changes of each
 /// version. Those of many versions are gathered in about `gathered_max` bytes of memory before the tree is updated: a
-/// page that several of them change is made once. Gives its header, its tree, and the bytes of the pages that were made.
+/// page that several of them change is made once. Gives its header, its tree, and the bytes of the pages that were
+/// made.
 ///
 /// # Errors
 /// If what is stored is damaged: roots are compared with their headers before the first change, after the

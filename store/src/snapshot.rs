@@ -9,7 +9,8 @@ use crate::{
     Damage, Error,
     engine::{Direction, Engine},
     record::ChunkKind,
-    retention::{Hold, Holds},
+    retention::{Hold, Versions},
+    segments::Image,
     tree::{Near, Pages, Source, Tree, Write},
     version,
 };
@@ -38,14 +39,16 @@ pub(crate) struct At {
     pub(crate) header: Header,
     pub(crate) tree: Tree,
     #[expect(dead_code, reason = "left when it is dropped")]
-    hold: Hold,
+    hold: Hold<Version>,
+    /// Of one that was opened again: the image from which its pages are read.
+    pub(crate) image: Option<Hold<Image>>,
 }
 
 impl At {
     /// The version that `header` is of, which is held as long as this lives.
-    pub(crate) fn new(header: Header, tree: Tree, readers: &Arc<Holds>) -> Self {
-        let hold = readers.hold(header.version());
-        At { header, tree, hold }
+    pub(crate) fn new(header: Header, tree: Tree, versions: &Versions) -> Self {
+        let hold = versions.readers.hold(header.version());
+        At { header, tree, hold, image: None }
     }
 }
 

@@ -13,7 +13,8 @@ use std::{
 use anwansi_proofs::{
     Change, Evidence, Note, Origin, Part, Question, Version, Vkey,
     log::{Bundle, Tile},
-    prove_update,
+    prove, prove_update,
+    tree::Sorted,
 };
 use bytes::Bytes;
 
@@ -31,6 +32,7 @@ use crate::{
     record::ChunkKind,
     recover,
     retention::{Pruning, Receipt, Retention, Versions, prune},
+    segments::Segments,
     snapshot::{self, At, Pair, Snapshot, Which},
     threads,
     transaction::{Reads, Transaction},
@@ -57,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) history: History,
     pub(crate) flush: flush::Trigger,
     pub(crate) versions: Versions,
+    pub(crate) segments: Segments,
     pub(crate) pruning: Pruning,
     /// What readers see.
     published: RwLock<Arc<Published>>,
@@ -84,7 +87,7 @@ impl Shared {
         pages: Arc<Pages>,
         (key, clock): (LogKey, Clock),
         flush: flush::Trigger,
-        versions: Versions,
+        (versions, segments): (Versions, Segments),
         (at, log): (Arc<At>, Log),
         desk: Desk,
     ) -> Self {
@@ -101,6 +104,7 @@ impl Shared {
             history,
             flush,
             versions,
+            segments,
             pruning,
             published,
             changed,
@@ -150,6 +154,13 @@ impl Shared {
 
     pub(crate) fn failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nothing more is written after a failed write; other errors are their callers' affair.
+    pub(crate) fn fail_if_unwritten(&self, error: &Error) {
+        if let Error::Engine(_) = error {
+            self.fail(error);
+        }
     }
 
     pub(crate) fn fail(&self, error: &Error) {
@@ -219,7 +230,8 @@ impl Store {
     /// The version `version`.
     ///
     /// # Errors
-    /// [`Error::NoSuchVersion`], [`Error::Pruned`]; [`Error::Busy`] if too many old versions are in use; those of storage.
+    /// [`Error::NoSuchVersion`], [`Error::Pruned`]; [`Error::Busy`] if too many old versions are in use; those of
+    /// storage.
     ///
     /// # Cost
     /// Nothing for the newest ones; for others the changes since the nearest flush, or the nearest
@@ -228,7 +240,7 @@ impl Store {
         let published = self.shared.published();
         let (shared, newest) = (&self.shared, &published.snapshot);
         let _opening = shared.versions.open(version, newest.version())?;
-        shared.history.open(newest, version, &shared.versions.readers)
+        shared.history.open(newest, version, &shared.versions)
     }
 
     /// Commits, and waits until the commit is durable and in a signed checkpoint.
@@ -367,7 +379,13 @@ impl Store {
         which: Which,
         question: &Question,
     ) -> Result<Evidence, Error> {
-        let proof = self.at(version)?.prove(which, question)?;
+        let proof = match which {
+            Which::State => self.at(version)?.prove(which, question)?,
+            Which::Tasks => {
+                let Ok(proof) = prove(&Sorted::new(self.tasks(version)?), question);
+                proof
+            }
+        };
         let finality = self.finality(version)?;
         let (state, tasks) = match which {
             Which::State => (Some(proof), None),
@@ -443,7 +461,11 @@ impl Store {
     /// # Errors
     /// Those of storage, and [`Error::Closed`].
     pub fn flush(&self) -> Result<(), Error> {
-        let flushed = self.shared.flush.now();
+        self.flush_now(false)
+    }
+
+    fn flush_now(&self, is_pruning: bool) -> Result<(), Error> {
+        let flushed = self.shared.flush.now(is_pruning);
         match self.shared.failure() {
             Some(failure) => Err(failure),
             None if flushed => Ok(()),
@@ -462,8 +484,8 @@ impl Store {
     /// # Cost
     /// Reads and deletes what is freed.
     pub fn prune(&self, retention: &Retention) -> Result<Receipt, Error> {
-        self.flush()?;
-        prune(&self.shared, &*self.writer()?, retention, &|_| true)
+        self.flush_now(true)?;
+        prune(&self.shared, &*self.writer()?, retention, &|_| !self.shared.pruning.is_closed())
     }
 
     /// Keeps a version until it is unpinned, whatever the retention is.
@@ -475,7 +497,8 @@ impl Store {
         if version > newest {
             return Err(Error::NoSuchVersion { version, newest });
         }
-        self.shared.versions.pin(version, &*self.writer()?)
+        let pinned = self.shared.versions.pin(version, &*self.writer()?);
+        pinned.inspect_err(|error| self.shared.fail_if_unwritten(error))
     }
 
     /// Lets the retention decide again about a version; false if it was not pinned.
@@ -483,7 +506,8 @@ impl Store {
     /// # Errors
     /// Those of storage.
     pub fn unpin(&self, version: Version) -> Result<bool, Error> {
-        self.shared.versions.unpin(version, &*self.writer()?)
+        let unpinned = self.shared.versions.unpin(version, &*self.writer()?);
+        unpinned.inspect_err(|error| self.shared.fail_if_unwritten(error))
     }
 
     /// The versions that are pinned, in order.

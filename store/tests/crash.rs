@@ -181,9 +181,9 @@ fn chunks_of_an_unfinished_flush_are_swept_at_opening() {
     };
     let finished = chunks();
     assert_eq!(finished.len(), 1);
-    // What the first chunk of the next flush would be, and one of an opening to come.
+    // What the first chunk of the next flush would be, for no two end at the same one; and one of an opening to come.
     let mut batch = Batch::new();
-    batch.put(Keyspace::Pages, vec![0, 0, 0, 1, 0, 0, 0, 1], "half");
+    batch.put(Keyspace::Pages, vec![0, 0, 0, 1, 0, 0, 0, 2], "half");
     batch.put(Keyspace::Pages, vec![0, 0, 0, 2, 0, 0, 0, 0], "half");
     memory.write(batch).unwrap();
     assert_eq!(chunks().len(), 3);

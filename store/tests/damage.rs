@@ -76,6 +76,10 @@ fn wrong(engine: Arc<Memory>) -> Option<String> {
     if let Some(damage) = report.damages.first() {
         return Some(damage.to_string());
     }
+    // A segment that nobody knows is never freed.
+    if report.left > 0 {
+        return Some("left".into());
+    }
     // A request is not looked at before it is repeated.
     let name = Digest::of(b"request");
     let request = Some(RequestId { name, body: name });

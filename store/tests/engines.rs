@@ -100,6 +100,7 @@ suite! { durable on fjall, sled: {
     a_store_whose_files_are_gone_is_corrupt
     a_new_directory_is_for_its_owner_only
     what_is_ingested_is_there_when_finished_and_not_before
+    what_is_discarded_and_then_deleted_is_gone_and_nothing_else
     killed_at_any_moment_it_keeps_a_prefix_with_all_that_was_acknowledged
 } }
 
@@ -140,6 +141,45 @@ fn what_is_ingested_is_there_when_finished_and_not_before(place: &Place) {
         engine.sync().unwrap();
         assert_eq!(all(&*engine, Keyspace::Pages), expected);
     }
+}
+
+fn what_is_discarded_and_then_deleted_is_gone_and_nothing_else(place: &Place) {
+    let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+    let engine = place.open();
+    // Some in tables of their own, if the engine has such, some in none yet; a part of those that go are deleted before.
+    for run in [0..100_u32, 100..200, 200..300] {
+        match engine.ingest(Keyspace::Pages).unwrap() {
+            Some(mut ingest) => {
+                run.for_each(|at| ingest.put(key(at), vec![7; 9000].into()).unwrap());
+                ingest.finish().unwrap();
+            }
+            None => {
+                let mut batch = Batch::new();
+                run.for_each(|at| batch.put(Keyspace::Pages, key(at), vec![7; 9000]));
+                engine.write(batch).unwrap();
+            }
+        }
+    }
+    let mut batch = Batch::new();
+    (300..310).for_each(|at| batch.put(Keyspace::Pages, key(at), "new"));
+    (150..160).for_each(|at| batch.delete(Keyspace::Pages, key(at)));
+    engine.write(batch).unwrap();
+    let before = all(&*engine, Keyspace::Pages);
+    engine.discard(Keyspace::Pages, &key(90), &key(90)).unwrap();
+    engine.discard(Keyspace::Pages, &key(91), &key(90)).unwrap();
+    assert_eq!(all(&*engine, Keyspace::Pages), before);
+
+    engine.discard(Keyspace::Pages, &key(90), &key(250)).unwrap();
+    let is_inside = |entry: &(Bytes, Bytes)| (key(90)..key(250)).contains(&entry.0);
+    let left = all(&*engine, Keyspace::Pages).into_iter().filter(is_inside).collect::<Vec<_>>();
+    let mut batch = Batch::new();
+    left.into_iter().for_each(|(key, _)| batch.delete(Keyspace::Pages, key));
+    engine.write(batch).unwrap();
+    engine.sync().unwrap();
+    let expected = before.into_iter().filter(|entry| !is_inside(entry)).collect::<Vec<_>>();
+    assert_eq!(all(&*engine, Keyspace::Pages), expected);
+    drop(engine);
+    assert_eq!(all(&*place.open(), Keyspace::Pages), expected);
 }
 
 fn all(engine: &dyn Engine, space: Keyspace) -> Vec<(Bytes, Bytes)> {

@@ -281,6 +281,124 @@ fn receipt_counts_what_is_gone_from_storage() {
     assert_eq!(count(&*memory, Keyspace::Replaced), 0);
 }
 
+/// The bytes of all pages in storage.
+fn page_bytes(engine: &dyn Engine) -> usize {
+    let chunks = engine.scan(Keyspace::Pages, Unbounded, Unbounded, Direction::Ascending);
+    chunks.map(|chunk| chunk.unwrap().1.len()).sum()
+}
+
+#[test]
+fn pages_of_pruned_versions_are_freed_and_the_last_of_them_moved() {
+    let memory = Arc::new(Memory::new());
+    // Room to move pages in, but not for all of them.
+    let options = Options { cache_bytes: 4 << 20, ..Options::default() };
+    let key = LogKey::from_secret(SECRET, None).unwrap();
+    let store = Store::open(memory.clone(), key, &options).unwrap();
+    let retention = Retention { last: NonZeroU64::MIN, every: None };
+    let mut rng = Rng::with_seed(6);
+    let all = (0..20_000_u32).map(|number| number.to_be_bytes().map(|byte| byte | 1).to_vec());
+    let all = all.collect::<BTreeSet<_>>().into_iter().map(Bytes::from).collect::<Vec<_>>();
+    let write = |key: &Bytes, byte| (key.clone(), Some(Bytes::from(vec![byte; 60])));
+    store.commit(Commit::new(all.iter().map(|key| write(key, 0)).collect())).unwrap();
+    store.prune(&retention).unwrap();
+    let (alone, mut most, mut moved) = (page_bytes(&*memory), 0, false);
+    for round in 1..60 {
+        // A tenth of the pages each time: each flush leaves a little of all before it.
+        let first = rng.usize(..all.len() * 9 / 10);
+        let some = all[first..first + all.len() / 10].iter();
+        store.commit(Commit::new(some.map(|key| write(key, round)).collect())).unwrap();
+        let before = page_bytes(&*memory);
+        let receipt = store.prune(&retention).unwrap();
+        let after = page_bytes(&*memory);
+        most = most.max(after);
+        // What was written anew beside the tenth.
+        moved |= after + usize::try_from(receipt.pages.bytes).unwrap() > before + alone / 5;
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!((report.damages, report.left, report.flushes), (vec![], 0, 1));
+    }
+    assert!(moved, "no pages were moved");
+    assert!(most < 2 * alone, "{most} bytes, {alone} for the state alone");
+    for at in (0..all.len()).step_by(97) {
+        assert_eq!(store.latest().get(&all[at]).unwrap().unwrap().len(), 60);
+    }
+    store.close().unwrap();
+    drop(store);
+    let report = open(memory).check(|_, _| {}).unwrap();
+    assert_eq!((report.damages, report.left), (vec![], 0));
+}
+
+/// A store with so small a cache that hardly any page stays in it, and what is written to it: so many entries, all at once.
+fn many(memory: &Arc<Memory>) -> (Store, impl Fn(u8) -> Commit) {
+    let options = Options { cache_bytes: 64 << 10, ..Options::default() };
+    let key = LogKey::from_secret(SECRET, None).unwrap();
+    let store = Store::open(memory.clone(), key, &options).unwrap();
+    let write = |byte: u8| {
+        let keys = (0..4000_u32).map(|number| format!("key/{number}").into());
+        Commit::new(keys.map(|key| (key, Some(Bytes::from(vec![byte; 60])))).collect())
+    };
+    (store, write)
+}
+
+fn has_all(snapshot: &Snapshot, byte: u8) {
+    let entries = snapshot.range(b"", None, Direction::Ascending).map(Result::unwrap);
+    let right = entries.filter(|(_, value)| value[..] == [byte; 60]).count();
+    assert_eq!(right, 4000);
+}
+
+#[test]
+fn pages_that_only_a_reader_needs_stay_until_he_goes() {
+    let retention = Retention { last: NonZeroU64::MIN, every: None };
+    let memory = Arc::new(Memory::new());
+    let (store, write) = many(&memory);
+    for byte in 1..=3 {
+        store.commit(write(byte)).unwrap();
+        store.flush().unwrap();
+    }
+    // One reads what was the newest when he began, the other an older version that was made again.
+    let newest = store.latest();
+    store.pin(Version(2)).unwrap();
+    store.prune(&retention).unwrap();
+    let old = store.at(Version(2)).unwrap();
+    assert!(store.unpin(Version(2)).unwrap());
+    for byte in 4..=6 {
+        store.commit(write(byte)).unwrap();
+        store.prune(&retention).unwrap();
+        has_all(&newest, 3);
+        has_all(&old, 2);
+        has_all(&store.latest(), byte);
+        assert!(matches!(store.at(Version(2)), Err(Error::Pruned { .. })));
+    }
+    let held = page_bytes(&*memory);
+    drop(old);
+    store.prune(&retention).unwrap();
+    assert!(page_bytes(&*memory) < held / 6 * 5);
+    has_all(&newest, 3);
+    drop(newest);
+    store.prune(&retention).unwrap();
+    assert!(page_bytes(&*memory) < held / 2);
+}
+
+#[test]
+fn version_stays_though_the_next_flush_has_no_pages() {
+    let memory = Arc::new(Memory::new());
+    let (store, write) = many(&memory);
+    store.commit(write(1)).unwrap();
+    store.flush().unwrap();
+    store.pin(Version(1)).unwrap();
+    let removed = write(1).writes.into_iter().map(|(key, _)| (key, None)).collect();
+    store.commit(Commit::new(removed)).unwrap();
+    let retention = Retention { last: NonZeroU64::MIN, every: None };
+    store.prune(&retention).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let (store, _) = many(&memory);
+    assert_eq!(store.latest().entries(), 0);
+    has_all(&store.at(Version(1)).unwrap(), 1);
+    assert!(store.unpin(Version(1)).unwrap());
+    store.prune(&retention).unwrap();
+    assert_eq!(page_bytes(&*memory), 0);
+}
+
 #[test]
 fn versions_that_are_not_there_are_not_pinned() {
     let store = open(Arc::new(Memory::new()));

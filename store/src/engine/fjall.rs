@@ -7,8 +7,8 @@ use std::{ops::Bound, path::Path};
 
 use bytes::Bytes;
 use fjall::{
-    CompressionType, Database, KeyspaceCreateOptions, PersistMode, Readable as _,
-    config::CompressionPolicy,
+    AbstractTree as _, CompressionType, Database, KeyspaceCreateOptions, PersistMode,
+    Readable as _, config::CompressionPolicy,
 };
 
 use super::{
@@ -105,6 +105,16 @@ impl Engine for Fjall {
     fn sync(&self) -> Result<(), EngineError> {
         self.database.persist(PersistMode::SyncData).map_err(error("syncing the journal"))
         // A crash here leaves all batches written before.
+    }
+
+    // Whole tables, if there are any that hold nothing else.
+    fn discard(&self, space: Keyspace, start: &[u8], end: &[u8]) -> Result<(), EngineError> {
+        if is_empty_range(Bound::Included(start), Bound::Excluded(end)) {
+            return Ok(());
+        }
+        let dropped = self.space(space).tree.drop_range(start..end);
+        dropped.map_err(|source| error("dropping tables")(source.into()))
+        // A crash here leaves any of the entries.
     }
 
     // Straight into tables, each synced when it is full: what goes through the journal is written twice.

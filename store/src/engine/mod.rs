@@ -131,6 +131,17 @@ pub trait Engine: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Frees what it can at once of the entries of `space` from `start` to `end`, exclusive, which nobody needs: more
+    /// cheaply than batches would. Any of them may be left or, after a crash, be there again, even if they were deleted
+    /// before: delete what is found afterwards.
+    ///
+    /// # Errors
+    /// See [`Engine`].
+    fn discard(&self, space: Keyspace, start: &[u8], end: &[u8]) -> Result<(), EngineError> {
+        let _ = (space, start, end);
+        Ok(())
+    }
+
     /// Returns the engine's name, the scheme of its URL.
     fn name(&self) -> &'static str;
 

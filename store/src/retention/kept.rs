@@ -15,7 +15,11 @@ use crate::{
     Damage, Error,
     engine::{Batch, Direction, Engine, Keyspace, Writer},
     record::{self, HORIZON_KEY, Horizon, KEPT_PREFIX, decode, encode},
+    segments::Image,
 };
+
+/// How many notes are written at once: the writer does nothing else meanwhile.
+const NOTED_AT_ONCE: usize = 10_000;
 
 /// Which versions are kept.
 #[derive(Clone, Debug)]
@@ -103,23 +107,35 @@ impl Kept {
         (next, dropped)
     }
 
-    /// What has to be written for storage to say so, where it said `before`.
-    fn changes_since(&self, before: &Kept) -> Batch {
-        let mut batch = Batch::new();
-        if self.horizon != before.horizon {
-            let horizon = Horizon { version: self.horizon.0 };
-            batch.put(Keyspace::Meta, HORIZON_KEY.to_vec(), encode(&horizon));
-        }
+    /// What has to be written for storage to say so, where it said `before`: first what is kept, last the horizon, then
+    /// what is not kept. After each of them storage says something that loses nothing.
+    fn changes_since(&self, before: &Kept) -> Vec<Batch> {
+        let mut batches = vec![Batch::new()];
+        let mut change = |key: Vec<u8>, value: Option<Vec<u8>>| {
+            if batches.last().is_none_or(|batch| batch.operations().len() >= NOTED_AT_ONCE) {
+                batches.push(Batch::new());
+            }
+            let batch = batches.last_mut().expect("there is one");
+            match value {
+                Some(value) => batch.put(Keyspace::Meta, key, value),
+                None => batch.delete(Keyspace::Meta, key),
+            }
+        };
         for (version, is_pinned) in &self.noted {
             if before.noted.get(version) != Some(is_pinned) {
                 let kept = record::Kept { is_pinned: *is_pinned };
-                batch.put(Keyspace::Meta, key(*version), encode(&kept));
+                change(key(*version), Some(encode(&kept)));
             }
         }
-        for version in before.noted.keys().filter(|version| !self.noted.contains_key(version)) {
-            batch.delete(Keyspace::Meta, key(*version));
+        if self.horizon != before.horizon {
+            let horizon = Horizon { version: self.horizon.0 };
+            change(HORIZON_KEY.to_vec(), Some(encode(&horizon)));
         }
-        batch
+        for version in before.noted.keys().filter(|version| !self.noted.contains_key(version)) {
+            change(key(*version), None);
+        }
+        batches.retain(|batch| !batch.is_empty());
+        batches
     }
 }
 
@@ -134,16 +150,22 @@ pub(crate) struct Versions {
     /// Held while something else becomes kept.
     deciding: Mutex<()>,
     /// Who reads: of these versions all values are needed.
-    pub(crate) readers: Arc<Holds>,
+    pub(crate) readers: Arc<Holds<Version>>,
     /// Who is about to read what a version consists of.
-    pub(crate) openers: Arc<Holds>,
+    pub(crate) openers: Arc<Holds<Version>>,
+    /// Held while it is chosen from which flush a version is made, and by whoever deletes flushes.
+    starting: Mutex<()>,
+    /// Who applies changes: of which versions, the first and the last.
+    pub(crate) replays: Arc<Holds<(Version, Version)>>,
+    /// From which images in storage versions that were opened again are read.
+    pub(crate) images: Arc<Holds<Image>>,
 }
 
 impl Versions {
     pub(crate) fn load(engine: &dyn Engine) -> Result<Self, Error> {
         let kept = RwLock::new(Arc::new(Kept::load(engine)?));
-        let (deciding, readers, openers) = <_>::default();
-        Ok(Versions { kept, deciding, readers, openers })
+        let (deciding, readers, openers, starting, replays, images) = <_>::default();
+        Ok(Versions { kept, deciding, readers, openers, starting, replays, images })
     }
 
     pub(crate) fn kept(&self) -> Arc<Kept> {
@@ -151,7 +173,7 @@ impl Versions {
     }
 
     /// Lets what `version` consists of stay while it is being opened, if it is kept and not above `newest`.
-    pub(crate) fn open(&self, version: Version, newest: Version) -> Result<Hold, Error> {
+    pub(crate) fn open(&self, version: Version, newest: Version) -> Result<Hold<Version>, Error> {
         if version > newest {
             return Err(Error::NoSuchVersion { version, newest });
         }
@@ -166,10 +188,14 @@ impl Versions {
         self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets nobody delete flushes.
+    pub(crate) fn starting(&self) -> MutexGuard<'_, ()> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes `next` what is kept, once that is durable; `deciding` is held meanwhile.
     fn decide(&self, next: Kept, writer: &Writer) -> Result<(), Error> {
-        let batch = next.changes_since(&self.kept());
-        if !batch.operations().is_empty() {
+        for batch in next.changes_since(&self.kept()) {
             writer.write(batch).wait()?;
         }
         // A crash before leaves what was kept; one behind it leaves more than is kept, which is freed later.

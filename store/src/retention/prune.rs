@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -12,8 +13,19 @@ use std::{
 
 use anwansi_proofs::{Root, Version};
 
-use super::{Freed, Retention, sweep::Sweep};
-use crate::{Error, Pruned, engine::Writer, store::Shared, version};
+use super::{
+    Freed, Retention,
+    sweep::{Sweep, Swept},
+};
+use crate::{
+    Error, Pruned,
+    engine::{Keyspace, Writer},
+    flush,
+    history::read_flush,
+    store::Shared,
+    tree::Pages,
+    version,
+};
 
 /// What a pruning did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +40,15 @@ pub struct Receipt {
     pub changes: Freed,
     /// Values of more than 1 KiB that were deleted.
     pub values: Freed,
-    /// The newest version when it began; the root of its state then, and as storage has it afterwards.
+    /// Pages of trees that were deleted, together with those that were moved before.
+    pub pages: Freed,
+    /// The newest version when it began.
     pub newest: Version,
-    /// The root of its state when the pruning began.
+    /// The newest version then whose pages were stored.
+    pub flushed: Version,
+    /// The root of the state of that version, by its header.
     pub root_before: Root,
-    /// The root of its state as it is stored after the pruning: the same.
+    /// The same after the pruning, by its pages as they are then stored.
     pub root_after: Root,
     /// How long it took.
     pub took: Duration,
@@ -40,16 +56,19 @@ pub struct Receipt {
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Receipt { dropped, oldest, flushes, changes, values, newest, .. } = self;
+        let Receipt { dropped, oldest, flushes, changes, values, pages, newest, .. } = self;
         write!(
             f,
             "{dropped} versions dropped, the oldest kept is {oldest}, the newest {newest}; freed: {} chunks of \
-             changes with {} bytes, {} large values with {} bytes, {flushes} flushes; root before {}, after {}; \
-             took {:.1} s",
+             changes with {} bytes, {} large values with {} bytes, {} pages with {} bytes, {flushes} flushes; \
+             root of {} before {}, after {}; took {:.1} s",
             changes.count,
             changes.bytes,
             values.count,
             values.bytes,
+            pages.count,
+            pages.bytes,
+            self.flushed,
             self.root_before,
             self.root_after,
             self.took.as_secs_f64(),
@@ -60,38 +79,74 @@ impl fmt::Display for Receipt {
 /// What prunings of a store have in common.
 #[derive(Debug)]
 pub(crate) struct Pruning {
-    /// Held by one that goes on, and by whoever must find everything as it was.
-    going_on: Mutex<()>,
+    state: Mutex<State>,
+    changed: Condvar,
     /// The version with which there is something to free: all of the newest ones that are kept are then behind the
     /// newest flush.
     due: AtomicU64,
-    /// Whether the pruner is asked for; it ends when the store closes.
-    asked: Mutex<bool>,
-    told: Condvar,
-    is_closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether one goes on, or something else that must find everything as it was.
+    is_held: bool,
+    /// Whether the pruner is asked for.
+    is_asked: bool,
+    is_closed: bool,
+}
+
+/// Lets nothing else be freed until it is dropped.
+pub(crate) struct Held<'a>(&'a Pruning);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_held = false;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Default for Pruning {
     fn default() -> Self {
-        let (going_on, asked, told, is_closed) = <_>::default();
-        Pruning { going_on, due: u64::MAX.into(), asked, told, is_closed }
+        let (state, changed) = <_>::default();
+        Pruning { state, changed, due: u64::MAX.into() }
     }
 }
 
 impl Pruning {
-    /// Lets nothing be freed while it is held.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
-        self.going_on.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn asked(&self) -> MutexGuard<'_, bool> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits as long as `until` says.
+    fn wait(&self, until: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let state = self.changed.wait_while(self.state(), |state| until(state));
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing is freed, and lets nothing be freed while it is held.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        self.wait(|state| state.is_held).is_held = true;
+        Held(self)
+    }
+
+    /// The same; `None` if the store closes.
+    fn hold_unless_closed(&self) -> Option<Held<'_>> {
+        let mut state = self.wait(|state| state.is_held && !state.is_closed);
+        if state.is_closed {
+            return None;
+        }
+        state.is_held = true;
+        Some(Held(self))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().is_closed
     }
 
     /// Asks for the pruner.
     pub(crate) fn ask(&self) {
-        *self.asked() = true;
-        self.told.notify_all();
+        self.state().is_asked = true;
+        self.changed.notify_all();
     }
 
     /// A version is shown.
@@ -103,16 +158,16 @@ impl Pruning {
         }
     }
 
-    /// A version is flushed.
+    /// A version is flushed: it is time for the pruner, and again when all that is kept is newer.
     pub(crate) fn flushed(&self, version: Version, retention: &Retention) {
         self.due.store(version.0.saturating_add(retention.last.get()), Ordering::Relaxed);
         self.ask();
     }
 
-    /// Ends the pruner, and what it is doing.
+    /// Ends the pruner, and what goes on.
     pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
-        self.ask();
+        self.state().is_closed = true;
+        self.changed.notify_all();
     }
 }
 
@@ -124,29 +179,46 @@ pub(crate) fn prune(
     retention: &Retention,
     pace: &dyn Fn(Instant) -> bool,
 ) -> Result<Receipt, Error> {
-    let _going_on = shared.pruning.hold();
+    let _held = shared.pruning.hold_unless_closed().ok_or(Error::Closed)?;
     let started = Instant::now();
-    let (newest, root_before) = {
-        let published = shared.published();
-        (published.snapshot.version(), published.snapshot.root())
+    let newest = shared.published().snapshot.version();
+    let (flushed, root_before) = match flush::find(&*shared.engine, newest)? {
+        Some((flushed, _)) => (flushed, version::read(&*shared.engine, flushed)?.0.state()),
+        None => (Version(0), Root::empty()),
     };
-    let dropped = shared.versions.retain(retention, newest, writer)?;
+    let failed = |error: &Error| shared.fail_if_unwritten(error);
+    let dropped = shared.versions.retain(retention, newest, writer).inspect_err(failed)?;
     let kept = shared.versions.kept();
     drop(shared.history.forget(&kept));
-    let mut sweep = Sweep::new(&*shared.engine, writer, pace);
-    sweep.run(&shared.versions, newest)?;
-    let swept = sweep.swept;
+    let mut sweep = Sweep::new(shared, writer, pace);
+    sweep.run().inspect_err(failed)?;
+    let Swept { flushes, changes, values, pages } = sweep.swept;
     Ok(Receipt {
         dropped,
         oldest: kept.oldest(),
-        flushes: swept.flushes,
-        changes: swept.changes,
-        values: swept.values,
+        flushes,
+        changes,
+        values,
+        pages,
         newest,
+        flushed,
         root_before,
-        root_after: version::read(&*shared.engine, newest)?.0.state(),
+        root_after: root_of(shared, flushed)?,
         took: started.elapsed(),
     })
+}
+
+/// The root of a flushed version's state, from its pages.
+fn root_of(shared: &Shared, flushed: Version) -> Result<Root, Error> {
+    let Some(bytes) = shared.engine.get(Keyspace::Meta, &flush::key(flushed))? else {
+        return Ok(Root::empty());
+    };
+    // In no memory that the store has: it is read from storage.
+    let pages = Pages::new(shared.engine.clone(), 0, shared.pages.threads().clone());
+    let (tree, _) = read_flush(&pages, &bytes, flushed)?;
+    // Its top page is read, and hashed again.
+    tree.find(&pages, &[0])?;
+    Ok(tree.root())
 }
 
 /// Prunes by itself, on a thread of its own.
@@ -163,21 +235,24 @@ impl Pruner {
     pub(crate) fn run(self) {
         let pruning = &self.shared.pruning;
         loop {
-            let asked = pruning.told.wait_while(pruning.asked(), |asked| !*asked);
-            *asked.unwrap_or_else(PoisonError::into_inner) = false;
-            if pruning.is_closed.load(Ordering::Relaxed) || self.shared.failure().is_some() {
+            let mut state = pruning.wait(|state| !state.is_asked && !state.is_closed);
+            state.is_asked = false;
+            drop(state);
+            if pruning.is_closed() || self.shared.failure().is_some() {
                 return;
             }
-            let receipt = prune(&self.shared, &self.writer, &self.retention, &|since| {
-                self.rest(since.elapsed())
-            });
-            (self.done)(&receipt);
+            let pace = |since: Instant| self.rest(since.elapsed());
+            match prune(&self.shared, &self.writer, &self.retention, &pace) {
+                Err(Error::Closed) => return,
+                // If that panics it is its own affair, and was reported where it happened.
+                receipt => drop(catch_unwind(AssertUnwindSafe(|| (self.done)(&receipt)))),
+            }
         }
     }
 
     /// Leaves to others as much time as it took; false if the store closes.
     fn rest(&self, took: Duration) -> bool {
-        let is_closed = || self.shared.pruning.is_closed.load(Ordering::Relaxed);
+        let is_closed = || self.shared.pruning.is_closed();
         if !is_closed() {
             thread::sleep(took.min(REST_MAX));
         }

@@ -242,6 +242,14 @@ impl Frames {
         self.droppable.fetch_add(page.memory(), Ordering::Relaxed);
     }
 
+    /// Lets a page that is stored and in memory be stored anew. Gives where it was; `None` if it is not stored.
+    pub(super) fn unstore(&self, frame: &mut Frame) -> Option<PageId> {
+        let Content::Page(page) = &frame.content else { return None };
+        let id = frame.id.take()?;
+        self.droppable.fetch_sub(page.memory(), Ordering::Relaxed);
+        Some(id)
+    }
+
     /// Drops the page of a frame from memory, if storage could give it again. What memory it had is spare.
     pub(super) fn evict(&self, frame: &mut Frame, spare: &mut Spare) {
         if let (Some(_), Content::Page(page)) = (frame.id, &frame.content) {
@@ -253,13 +261,15 @@ impl Frames {
         }
     }
 
-    /// Makes frames free that no tree needs any more.
-    pub(super) fn release(&self, frames: &[FrameId]) {
+    /// Makes frames free that no tree needs any more, and gives where the pages of those are stored that are.
+    pub(super) fn release(&self, frames: &[FrameId]) -> Vec<PageId> {
+        let mut stored = Vec::new();
         for frames in frames.chunks(RELEASED_AT_ONCE) {
             self.touch(frames);
             let mut spare = Spare::default();
             for at in frames {
                 let Frame { content, id, .. } = mem::replace(&mut *self.lock(*at), Frame::FREE);
+                stored.extend(id);
                 match content {
                     Content::Page(page) => {
                         if id.is_some() {
@@ -274,6 +284,7 @@ impl Frames {
             self.memory.give_back(spare);
             self.give_back(frames);
         }
+        stored
     }
 
     /// The frames below `top`, it included, that were made or first read for a tree behind number `after`.

@@ -27,6 +27,17 @@ struct Lineage {
     /// The tree of another lineage from which this one began.
     base: Option<Arc<Lease>>,
     trees: Mutex<Trees>,
+    /// Held while frames are made free, before `trees` is.
+    dead: Mutex<Dead>,
+}
+
+/// The stored pages that trees have replaced, as far as nobody was told.
+#[derive(Debug, Default)]
+struct Dead {
+    /// Each with the number of the tree that has replaced it.
+    pages: Vec<(u64, PageId)>,
+    /// What trees up to this one have replaced was told.
+    told: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +51,10 @@ struct Trees {
 impl Lineage {
     fn trees(&self) -> MutexGuard<'_, Trees> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dead(&self) -> MutexGuard<'_, Dead> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of the tree from which it began: all frames up to it belong to others.
@@ -102,6 +117,34 @@ impl Lease {
         &self.replaced_values
     }
 
+    /// The number of its tree, which is larger than those of all before it.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The number of the oldest tree of its lineage that is held.
+    pub(super) fn oldest(&self) -> u64 {
+        *self.lineage.trees().living.first().expect("its own is")
+    }
+
+    /// Where pages were stored that this tree and those before it have replaced, each told once; those that older trees
+    /// are held for are told too.
+    pub(super) fn take_dead(&self) -> Vec<PageId> {
+        let mut dead = self.lineage.dead();
+        let gone = dead.pages.extract_if(.., |(number, _)| *number <= self.number);
+        let mut pages = gone.map(|(_, id)| id).collect::<Vec<_>>();
+        if dead.told < self.number {
+            let trees = self.lineage.trees();
+            let frames = &self.lineage.frames;
+            for (_, replaced) in trees.replaced.range(dead.told + 1..=self.number) {
+                frames.touch(replaced);
+                pages.extend(replaced.iter().filter_map(|frame| frames.lock(*frame).id));
+            }
+            dead.told = self.number;
+        }
+        pages
+    }
+
     /// How many lineages its own is away from the first.
     pub(super) fn depth(&self) -> usize {
         std::iter::successors(Some(self), |lease| lease.lineage.base.as_deref()).count() - 1
@@ -112,6 +155,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // Its memory is for the next page of the frame.
         self.top_page.take();
+        let mut dead = self.lineage.dead();
         let mut trees = self.lineage.trees();
         trees.living.remove(&self.number);
         let before = trees.living.range(..self.number).next_back().copied();
@@ -119,6 +163,7 @@ impl Drop for Lease {
         let before_is_held = before.is_some();
         let before = before.unwrap_or_else(|| self.lineage.start());
         let frames = &*self.lineage.frames;
+        // The frames that go, by the tree that has replaced their pages; by none, if those go with this tree.
         let mut gone = Vec::new();
         if let Some(behind) = behind {
             let numbers = trees.replaced.range(self.number + 1..=behind).map(|(number, _)| *number);
@@ -127,22 +172,29 @@ impl Drop for Lease {
                 if before_is_held {
                     frames.touch(&replaced);
                     let is_gone = |frame: &mut FrameId| frames.lock(*frame).born > before;
-                    gone.extend(replaced.extract_if(.., is_gone));
+                    gone.push((number, replaced.extract_if(.., is_gone).collect()));
                     if !replaced.is_empty() {
                         replaced.shrink_to_fit();
                         trees.replaced.insert(number, replaced);
                     }
                 } else {
-                    gone.append(&mut replaced);
+                    gone.push((number, replaced));
                 }
             }
         } else {
             // What it replaced is in place again in the tree before it.
             trees.replaced.split_off(&(before + 1));
-            gone.extend(self.top.into_iter().flat_map(|top| frames.made_after(top, before)));
+            dead.pages.retain(|(number, _)| *number <= before);
+            let made = self.top.into_iter().flat_map(|top| frames.made_after(top, before));
+            gone.push((0, made.collect()));
         }
         drop(trees);
-        frames.release(&gone);
+        for (number, gone) in gone {
+            let stored = frames.release(&gone);
+            if number > dead.told {
+                dead.pages.extend(stored.into_iter().map(|id| (number, id)));
+            }
+        }
     }
 }
 
@@ -205,8 +257,8 @@ impl<'a> Draft<'a> {
         }
         let number = frames.next_tree();
         let trees = Trees { living: [number].into(), replaced: BTreeMap::new() };
-        let lineage = Lineage { frames: frames.clone(), base: base.cloned(), trees: trees.into() };
-        (number, lineage.into())
+        let (trees, dead, base) = (trees.into(), Mutex::default(), base.cloned());
+        (number, Lineage { frames: frames.clone(), base, trees, dead }.into())
     }
 
     pub(super) fn pages(&self) -> &'a Pages {
@@ -300,7 +352,7 @@ impl Drop for Draft<'_> {
         if !self.finished {
             self.lineage.trees().living.remove(&self.number);
             let frames = self.pages.frames();
-            self.end().for_each(|done| frames.release(&done.made));
+            self.end().for_each(|done| drop(frames.release(&done.made)));
         }
     }
 }
@@ -320,6 +372,7 @@ mod tests {
     use crate::{
         engine::{Batch, Direction, Engine, Keyspace, Memory},
         record,
+        segments::Image,
         tree::{Near, Slot, Source, Tree, Value, Write},
     };
 
@@ -342,7 +395,8 @@ mod tests {
         top.and_then(Slot::frame).into_iter().for_each(|top| store(engine, pages, top, chunk));
         let top = top.map(|top| top.to_record(|frame| pages.id(frame).unwrap()));
         let (entries, bytes) = (tree.entries, tree.bytes);
-        record::encode(&record::Flush { top, entries, bytes, epoch: 1, chunks: *chunk })
+        let image = Image { epoch: 1, chunks: *chunk };
+        record::encode(&record::Flush { top, entries, bytes, image })
     }
 
     fn any_writes(rng: &mut Rng) -> Vec<Write> {

@@ -104,6 +104,44 @@ impl Tree {
         self.lease.as_ref().map_or(&[], |lease| lease.replaced_values())
     }
 
+    /// Its number, which is larger than those of the trees that it follows.
+    pub(crate) fn number(&self) -> u64 {
+        self.lease.as_ref().map_or(0, |lease| lease.number())
+    }
+
+    /// The number of the oldest tree that is held, of those that it follows.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.lease.as_ref().map_or(0, |lease| lease.oldest())
+    }
+
+    /// Where pages were stored that this tree and those that it follows have replaced, each told once.
+    pub(crate) fn take_dead(&self) -> Vec<PageId> {
+        self.lease.as_ref().map_or_else(Vec::new, |lease| lease.take_dead())
+    }
+
+    /// Lets the page be stored anew that is stored at `id` and whose keys begin as `key` does, and those above it, which
+    /// say where it is. Gives where they were: nothing, if the tree has no such page.
+    pub(crate) fn unstore(
+        &self,
+        pages: &Pages,
+        key: &[u8],
+        id: PageId,
+    ) -> Result<Vec<PageId>, Error> {
+        let mut way = Vec::new();
+        let mut next = self.top.clone();
+        while let Some(Slot::Child(child)) = next {
+            way.push(child);
+            let child = way.last().expect("it was pushed");
+            if pages.id(child.frame) == Some(id) {
+                let stored = way.iter().map(|child| pages.unstore(child));
+                return stored.filter_map(Result::transpose).collect();
+            }
+            let page = pages.open(child)?;
+            next = Some(page.slot(page.candidate(key)));
+        }
+        Ok(Vec::new())
+    }
+
     /// The root: a function of the entries alone.
     pub(crate) fn root(&self) -> Root {
         self.top.as_ref().map_or_else(Root::empty, |top| Root(top.digest(0)))

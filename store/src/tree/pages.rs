@@ -33,6 +33,14 @@ pub(crate) struct Pages {
     threads: Arc<ThreadPool>,
 }
 
+/// What was read.
+enum Read {
+    /// The page, and where its children are.
+    Page(Page, Vec<PageId>),
+    /// Nothing: the page is in memory, or elsewhere, since somebody looked.
+    Moved,
+}
+
 impl Pages {
     pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize, threads: Arc<ThreadPool>) -> Self {
         let frames = Arc::new(Frames::new(bytes_max));
@@ -78,7 +86,10 @@ impl Pages {
             return Ok(page);
         }
         let memory = |length| self.memory(length, 1).pop().expect("it is for one page at least");
-        let (mut page, below) = self.read(child, memory)?;
+        let (mut page, below) = match self.read(child, memory)? {
+            Read::Page(page, below) => (page, below),
+            Read::Moved => return self.open(child),
+        };
         let mut frame = self.frames.lock(child.frame);
         let found = match &frame.content {
             // Another reader was quicker.
@@ -109,7 +120,10 @@ impl Pages {
         if let Some(page) = self.loaded(child.frame) {
             return Ok(page);
         }
-        let (mut page, below) = self.read(child, memory)?;
+        let (mut page, below) = match self.read(child, memory)? {
+            Read::Page(page, below) => (page, below),
+            Read::Moved => return self.open_once(child),
+        };
         let mut frame = self.frames.lock(child.frame);
         if let Content::Page(page) = &frame.content {
             return Ok(page.clone());
@@ -119,28 +133,26 @@ impl Pages {
         Ok(page)
     }
 
-    /// Reads a page from storage, into `memory` of so many bytes; and where its children are.
-    fn read(
-        &self,
-        child: &Child,
-        memory: impl FnOnce(usize) -> Arc<[u8]>,
-    ) -> Result<(Page, Vec<PageId>), Error> {
-        let id = self.id(child.frame).expect("a page that is not in memory is in storage");
+    /// Reads a page from storage, into `memory` of so many bytes.
+    fn read(&self, child: &Child, memory: impl FnOnce(usize) -> Arc<[u8]>) -> Result<Read, Error> {
+        let Some(id) = self.id(child.frame) else { return Ok(Read::Moved) };
         let chunk = self.engine.get(Keyspace::Pages, &PageId::chunk_key(id.epoch, id.chunk))?;
         let end = id.offset as usize + id.length as usize;
         let bytes = chunk.as_ref().and_then(|chunk| chunk.get(id.offset as usize..end));
-        Page::decode(bytes.ok_or(Error::Damaged(Damage::Page(id)))?, child, id, memory)
+        let Some(bytes) = bytes else {
+            let is_moved = self.id(child.frame) != Some(id);
+            return if is_moved { Ok(Read::Moved) } else { Err(Error::Damaged(Damage::Page(id))) };
+        };
+        let (page, below) = Page::decode(bytes, child, id, memory)?;
+        Ok(Read::Page(page, below))
     }
 
     /// Gives a page that was read for `frame` the frames of its children: those that they had before, if it was read
     /// before.
     fn connect(&self, frame: &Frame, page: &mut Page, below: Vec<PageId>) -> Result<(), Error> {
         if let Content::Stored(Some(frames)) = &frame.content {
-            // Which pages there are is under no digest.
-            let same = |(frame, id): (&FrameId, &PageId)| {
-                self.id(*frame).is_none_or(|stored| stored == *id)
-            };
-            if frames.len() != below.len() || !frames.iter().zip(&below).all(same) {
+            // Where they are stored, the frames know better: some may have been moved since.
+            if frames.len() != below.len() {
                 let id = frame.id.expect("what was read is in storage");
                 return Err(Error::Damaged(Damage::Page(id)));
             }
@@ -188,6 +200,18 @@ impl Pages {
         frame.id = Some(id);
         let Content::Page(page) = &frame.content else { unreachable!("it was in memory only") };
         self.frames.hold(page);
+    }
+
+    /// Lets the page below `child` be stored anew. Gives where it was; `None` if it is not stored.
+    pub(super) fn unstore(&self, child: &Child) -> Result<Option<PageId>, Error> {
+        loop {
+            self.open(child)?;
+            let mut frame = self.frames.lock(child.frame);
+            // It may have left memory again.
+            if matches!(frame.content, Content::Page(_)) {
+                return Ok(self.frames.unstore(&mut frame));
+            }
+        }
     }
 
     /// Drops pages of `bytes` bytes or more that nobody used since the hand came by. False if there is nothing to drop.
