@@ -3,11 +3,13 @@
 use std::{
     fs, io,
     net::{SocketAddr, ToSocketAddrs as _},
+    num::NonZeroU64,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anwansi_proofs::Origin;
+use anwansi_store::Retention;
 use serde::Deserialize;
 
 use crate::state::Limits;
@@ -42,6 +44,15 @@ pub struct Settings {
     /// Memory for the state's pages [default: a quarter of the machine's]
     #[arg(long, env = "ANWANSI_CACHE_MIB", value_name = "N")]
     pub cache_mib: Option<u64>,
+
+    /// Keep the last N versions, and those that are pinned; others are pruned in the background
+    /// [default: all versions are kept]
+    #[arg(long, env = "ANWANSI_KEEP_LAST", value_name = "N")]
+    pub keep_last: Option<u64>,
+
+    /// With --keep-last, keep each version that is a multiple of N, too
+    #[arg(long, env = "ANWANSI_KEEP_EVERY", value_name = "N")]
+    pub keep_every: Option<u64>,
 
     /// The longest body of a commit [default: 32]
     #[arg(long, env = "ANWANSI_BODY_MIB", value_name = "N")]
@@ -90,6 +101,8 @@ pub struct Config {
     pub origin: Option<Origin>,
     /// The budget for the state's pages.
     pub cache_bytes: usize,
+    /// Which versions are kept, if not all.
+    pub retention: Option<Retention>,
     /// A token of every scope, beside those in the data directory.
     pub token: Option<String>,
     /// The bounds on what callers may ask for.
@@ -154,6 +167,8 @@ impl Settings {
             listen: self.listen.or(other.listen),
             origin: self.origin.or(other.origin),
             cache_mib: self.cache_mib.or(other.cache_mib),
+            keep_last: self.keep_last.or(other.keep_last),
+            keep_every: self.keep_every.or(other.keep_every),
             body_mib: self.body_mib.or(other.body_mib),
             reads: self.reads.or(other.reads),
             connections: self.connections.or(other.connections),
@@ -201,11 +216,13 @@ impl Settings {
         if let Some(seconds) = self.timeout_s {
             limits.timeout = Duration::from_secs(within("timeout_s", seconds, 1, 3600)? as u64);
         }
+        let retention = retention(self.keep_last, self.keep_every)?;
         Ok(Config {
             engine: self.engine.unwrap_or_else(|| ENGINE.to_owned()),
             listen,
             origin: self.origin.map(origin).transpose()?,
             cache_bytes: cache_mib << 20,
+            retention,
             token: None,
             limits,
             log,
@@ -233,6 +250,21 @@ impl Config {
     pub fn directory(&self) -> Option<&Path> {
         let (_, path) = self.engine.split_once(':')?;
         (!path.is_empty()).then(|| Path::new(path))
+    }
+}
+
+fn retention(last: Option<u64>, every: Option<u64>) -> Result<Option<Retention>, ConfigError> {
+    let wanted = "give the number of versions, at least 1";
+    let number =
+        |name, given: u64| NonZeroU64::new(given).ok_or_else(|| refused(name, &given, wanted));
+    let every = every.map(|every| number("keep_every", every)).transpose()?;
+    match (last, every) {
+        (Some(last), every) => Ok(Some(Retention { last: number("keep_last", last)?, every })),
+        (None, Some(every)) => {
+            let wanted = "give keep_last too: how many of the newest versions are kept";
+            Err(refused("keep_every", &every, wanted))
+        }
+        (None, None) => Ok(None),
     }
 }
 

@@ -12,6 +12,7 @@
 //!   changes.rs    /v1/versions/{v}/changes          a version, to be followed
 //!   prove.rs      /v1/state, /v1/state/range, /v1/proofs
 //!   write.rs      /v1/commits                       with a token (auth.rs)
+//!   pins.rs       /v1/pins                          versions that are kept
 //!   ledger/       /v1/transitions, /v1/assignments, /v1/nodes, /v1/blobs, /v1/events
 //!     |
 //!   state.rs      budgets: what waits, what is refused; the store's blocking calls
@@ -43,6 +44,7 @@ mod listen;
 mod metrics;
 mod news;
 mod openapi;
+mod pins;
 pub mod problem;
 mod prove;
 mod query;
@@ -56,7 +58,7 @@ mod write;
 pub use auth::TOKEN_FILE;
 pub use config::{Config, ConfigError, LogFormat, Settings};
 pub use demo::{DemoError, Shown, Stage, demo};
-pub use server::{Server, StartError, check, serve};
+pub use server::{Server, StartError, check, prune, serve};
 pub use simulate::{Simulated, TASKS_MAX, TASKS_MIN, simulate};
 pub use state::{
     ANSWER_BYTES_MAX, HEAD_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, Limits, NODES, NODES_MAX,
@@ -85,6 +87,7 @@ fn routes(app: App) -> Around {
         ("/v1/versions", get(read::versions)),
         ("/v1/versions/{v}", get(read::version)),
         ("/v1/versions/{v}/changes", get(changes::changes)),
+        ("/v1/pins", get(pins::list)),
         ("/v1/state", get(prove::state)),
         ("/v1/state/range", get(prove::range)),
         ("/v1/proofs", post(prove::proofs)),
@@ -105,6 +108,7 @@ fn routes(app: App) -> Around {
         ("/openapi.json", get(openapi::openapi)),
     ];
     let writes = [
+        ("/v1/pins/{v}", post(pins::pin).delete(pins::unpin)),
         ("/v1/commits", post(write::commits)),
         ("/v1/transitions", post(transitions::submit)),
         ("/v1/transitions/{id}/cancel", post(transitions::cancel)),

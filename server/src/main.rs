@@ -63,6 +63,16 @@ was loaded stays in the data directory; the nodes' own results do not.
 Exit codes: 0 all was as it must be; 1 it was not, or was interrupted; 2 the command
 cannot be carried out as it was given.";
 
+const PRUNE_HELP: &str = "\
+The store must not be open elsewhere: a server prunes by itself, while it serves, if
+it is started with the same settings. Versions that are not kept can never be read
+again; headers, the log, and what the ledger has stay, and so does the newest state.
+
+  anwansi-server prune --keep-last 100                       and those that are pinned
+  anwansi-server prune --keep-last 100 --keep-every 10000    and each ten-thousandth
+
+Exit codes: 0 all was freed; 2 the store cannot be pruned as it was given.";
+
 const SIMULATE_HELP: &str = "\
 Nodes err independently, together, or lie; they are drawn and vote, in rounds, until
 a result has its lead. How often a wrong result was accepted, how often none was, and
@@ -107,6 +117,9 @@ enum Command {
     },
     /// Read and hash again everything that a store holds, and name what is damaged
     Check(Given),
+    /// Free what versions leave that are not kept, as --keep-last and --keep-every say and pins allow
+    #[command(after_help = PRUNE_HELP)]
+    Prune(Given),
     /// Play many tasks by chance, and hold what happens against the figures of agreement
     #[command(after_help = SIMULATE_HELP)]
     Simulate {
@@ -143,6 +156,7 @@ enum What {
     Serve,
     Demo { once: bool },
     Check,
+    Prune,
 }
 
 fn main() -> ExitCode {
@@ -152,6 +166,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(given)) => (given, What::Serve),
         Some(Command::Demo { given, once }) => (given, What::Demo { once }),
         Some(Command::Check(given)) => (given, What::Check),
+        Some(Command::Prune(given)) => (given, What::Prune),
         Some(Command::Simulate { seed, tasks, out }) => {
             return simulate(seed, tasks, out.as_deref());
         }
@@ -160,8 +175,10 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refused(&error),
     };
-    if let What::Check = what {
-        return check(&config);
+    match what {
+        What::Check => return check(&config),
+        What::Prune => return prune(&config),
+        What::Serve | What::Demo { .. } => {}
     }
     config.token = match env::var(TOKEN_VARIABLE) {
         Ok(token) => Some(token),
@@ -304,6 +321,19 @@ fn signalled() -> impl Future<Output = ()> {
     }
 }
 
+fn prune(config: &Config) -> ExitCode {
+    let Some(retention) = &config.retention else {
+        return refused(&"give --keep-last: how many of the newest versions are kept");
+    };
+    match anwansi_server::prune(config, retention) {
+        Ok(receipt) => {
+            println!("{receipt}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => refused(&error),
+    }
+}
+
 fn check(config: &Config) -> ExitCode {
     let (terminal, mut shown) = (io::stderr().is_terminal(), None);
     let progress = |done: u64, all: u64| {
@@ -329,6 +359,9 @@ fn check(config: &Config) -> ExitCode {
         "{} versions, {} values of their own, {} flushes and {} pages are as they were written",
         report.versions, report.values, report.flushes, report.pages
     );
+    if report.left > 0 {
+        println!("{} records of pruned versions wait for the next pruning", report.left);
+    }
     for damage in &report.damages {
         println!("damaged: {damage}");
     }

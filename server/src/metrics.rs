@@ -2,6 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use anwansi_store::{Error, Receipt};
 use axum::{
     extract::State,
     http::{Method, StatusCode, header::CONTENT_TYPE},
@@ -31,7 +32,9 @@ pub(crate) struct Metrics {
     pub(crate) at_work: Gauge,
     commits: Counter,
     pub(crate) ledger: Figures,
+    prunings: Prunings,
     version: Gauge,
+    oldest: Gauge,
     entries: Gauge,
     bytes: Gauge,
 }
@@ -55,6 +58,48 @@ pub(crate) struct RouteCounters {
     /// Of those that were answered with 200, by their methods.
     usual: [OnceLock<Counter>; METHODS.len()],
     seconds: Histogram,
+}
+
+/// What prunings in the background did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prunings {
+    done: Counter,
+    failed: Counter,
+    versions: Counter,
+    pages: Counter,
+    bytes: Counter,
+}
+
+impl Prunings {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("prunings", "Prunings that were done", self.done.clone());
+        registry.register("prunings_failed", "Prunings that failed", self.failed.clone());
+        registry.register("pruned_versions", "Versions that were pruned", self.versions.clone());
+        registry.register("pruned_pages", "Pages that prunings freed", self.pages.clone());
+        registry.register(
+            "pruned_bytes",
+            "Bytes of pages, changes and large values that prunings freed",
+            self.bytes.clone(),
+        );
+    }
+
+    /// Counts one, and logs its receipt.
+    pub(crate) fn note(&self, receipt: &Result<Receipt, Error>) {
+        match receipt {
+            Ok(receipt) => {
+                self.done.inc();
+                self.versions.inc_by(receipt.dropped);
+                self.pages.inc_by(receipt.pages.count);
+                let freed = [receipt.pages, receipt.changes, receipt.values];
+                self.bytes.inc_by(freed.iter().map(|freed| freed.bytes).sum());
+                tracing::info!("pruned: {receipt}");
+            }
+            Err(error) => {
+                self.failed.inc();
+                tracing::error!(error = error.to_string(), "pruning failed");
+            }
+        }
+    }
 }
 
 /// The methods that are told apart; all others are the last one.
@@ -90,8 +135,10 @@ impl Metrics {
         RouteCounters { route, requests: self.requests.clone(), usual: <_>::default(), seconds }
     }
 
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(prunings: Prunings) -> Self {
         let metrics = Metrics {
+            prunings,
+            oldest: Gauge::default(),
             registry: Registry::with_prefix("anwansi"),
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -116,6 +163,8 @@ impl Metrics {
         registry.register("http_requests_at_work", "Requests at work", self.at_work.clone());
         registry.register("commits", "Commits answered as durable", self.commits.clone());
         registry.register("version", "The newest version", self.version.clone());
+        registry.register("oldest_version", "The oldest version kept", self.oldest.clone());
+        self.prunings.register(registry);
         registry.register("state_entries", "Entries in the newest version", self.entries.clone());
         registry.register(
             "state_bytes",
@@ -134,6 +183,7 @@ impl Metrics {
         let latest = app.store.latest();
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.version.set(number(latest.version().0));
+        self.oldest.set(number(app.store.oldest().0));
         self.entries.set(number(latest.entries()));
         self.bytes.set(number(latest.bytes()));
         self.ledger.note_load(app.store.ledger().load());

@@ -14,7 +14,7 @@ use utoipa::{
 use crate::{
     changes,
     ledger::{assignments, blobs, events, nodes, transitions, votes},
-    metrics, prove, read, tiles, write,
+    metrics, pins, prove, read, tiles, write,
 };
 
 /// A problem, as RFC 9457 has it. Some kinds have further members.
@@ -71,6 +71,9 @@ pub(crate) struct EvidenceDocument {
         prove::range,
         prove::proofs,
         write::commits,
+        pins::list,
+        pins::pin,
+        pins::unpin,
         transitions::submit,
         transitions::stands,
         transitions::spec,

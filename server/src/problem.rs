@@ -39,6 +39,12 @@ pub enum Kind {
     NoSuchTile,
     /// There is no such version yet.
     NoSuchVersion,
+    /// The version is not pinned.
+    NoSuchPin,
+    /// The version was there, and has been pruned.
+    Pruned,
+    /// As many versions are pinned as can be.
+    TooManyPins,
     /// The path knows other methods.
     MethodNotAllowed,
     /// The request did not arrive in time.
@@ -130,6 +136,9 @@ impl Kind {
             Kind::UnknownRoute => ("unknown-route", 404, "There is nothing here"),
             Kind::NoSuchTile => ("no-such-tile", 404, "There is no such tile"),
             Kind::NoSuchVersion => ("no-such-version", 404, "There is no such version"),
+            Kind::NoSuchPin => ("no-such-pin", 404, "The version is not pinned"),
+            Kind::Pruned => ("pruned", 410, "The version was pruned"),
+            Kind::TooManyPins => ("too-many-pins", 409, "Too many versions are pinned"),
             Kind::MethodNotAllowed => ("method-not-allowed", 405, "The method is not allowed here"),
             Kind::RequestTimeout => ("request-timeout", 408, "The request came too slowly"),
             Kind::Conflict => ("conflict", 409, "The state has changed"),
@@ -318,6 +327,9 @@ impl From<Error> for Problem {
             ),
             Error::NoSuchVersion { newest, .. } => {
                 Problem::new(Kind::NoSuchVersion, said).with("newest", newest.0)
+            }
+            Error::Pruned { oldest, .. } => {
+                Problem::new(Kind::Pruned, said).with("oldest", oldest.0)
             }
             Error::Busy => Problem::busy("another old version"),
             Error::Closed => Problem::new(Kind::Unavailable, "the server is ending"),

@@ -35,7 +35,7 @@ pub(crate) struct Info {
     version: u64,
     /// The root of the newest version's state.
     state: String,
-    /// The oldest version that can be asked for.
+    /// The oldest version that is kept. Between it and the newest some may be pruned.
     oldest: u64,
     engine: String,
     format: String,
@@ -53,7 +53,7 @@ pub(crate) async fn info(State(app): State<App>) -> Response {
         vkey: store.vkey().to_string(),
         version: latest.version().0,
         state: latest.root().to_string(),
-        oldest: 0,
+        oldest: store.oldest().0,
         engine: store.engine().name().to_owned(),
         format: FORMAT.to_owned(),
         limits: AllLimits::new(&app.limits),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anwansi_proofs::Vkey;
-use anwansi_store::{LogKey, Options, Report, Store, engine};
+use anwansi_store::{LogKey, Options, Receipt, Report, Retention, Store, engine};
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
@@ -21,6 +21,7 @@ use crate::{
     auth::{TOKEN_FILE, Tokens},
     ledger::{figures, waiters},
     listen,
+    metrics::Prunings,
     news::EndsNews,
     routes,
     state::Shared,
@@ -55,8 +56,8 @@ pub enum StartError {
     /// The tokens cannot be read or made.
     #[error("the tokens: {0}")]
     Tokens(io::Error),
-    /// There is no store to be checked.
-    #[error("there is no store in {0}: nothing to check")]
+    /// There is no store to be checked or pruned.
+    #[error("there is no store in {0}")]
     Nothing(String),
 }
 
@@ -91,11 +92,13 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
         let limits = config.limits.clone();
-        let opening = spawn_blocking(move || open(&config));
+        let prunings = Prunings::default();
+        let noted = prunings.clone();
+        let opening = spawn_blocking(move || open(&config, config.retention, noted));
         let Opened { store, tokens, directory, temporary } =
             opening.await.expect("opening does not panic")?;
         let token_file = directory.join(TOKEN_FILE);
-        let app = Arc::new(Shared::new(store.clone(), tokens, limits.clone()));
+        let app = Arc::new(Shared::new(store.clone(), tokens, limits.clone(), prunings));
         let news = EndsNews(app.news.clone());
         tokio::spawn(figures::count(app.clone()));
         tokio::spawn(waiters::wake(app.clone()));
@@ -176,18 +179,39 @@ pub async fn serve(
 /// # Errors
 /// [`StartError`] if there is no store, or it cannot be read.
 pub fn check(config: &Config, progress: impl FnMut(u64, u64) + Send) -> Result<Report, StartError> {
-    let there = config.directory().is_some_and(|directory| directory.join(KEY_FILE).exists());
-    if !there {
-        return Err(StartError::Nothing(config.engine.clone()));
-    }
-    let Opened { store, .. } = open(config)?;
+    let store = open_there(config)?;
     let failed = |source| StartError::Store { engine: config.engine.clone(), source };
     let report = store.check(progress).map_err(failed)?;
     store.close().map_err(failed)?;
     Ok(report)
 }
 
-fn open(config: &Config) -> Result<Opened, StartError> {
+/// Prunes a store as `retention` says; it must not be open elsewhere.
+///
+/// # Errors
+/// [`StartError`] if there is no store, or it cannot be read or written.
+pub fn prune(config: &Config, retention: &Retention) -> Result<Receipt, StartError> {
+    let store = open_there(config)?;
+    let failed = |source| StartError::Store { engine: config.engine.clone(), source };
+    let receipt = store.prune(retention).map_err(failed)?;
+    store.close().map_err(failed)?;
+    Ok(receipt)
+}
+
+/// Opens a store that is there, which does nothing by itself.
+fn open_there(config: &Config) -> Result<Store, StartError> {
+    let is_there = config.directory().is_some_and(|directory| directory.join(KEY_FILE).exists());
+    if !is_there {
+        return Err(StartError::Nothing(config.engine.clone()));
+    }
+    Ok(open(config, None, Prunings::default())?.store)
+}
+
+fn open(
+    config: &Config,
+    retention: Option<Retention>,
+    prunings: Prunings,
+) -> Result<Opened, StartError> {
     let failed = |source| StartError::Store { engine: config.engine.clone(), source };
     // First the engine: it refuses a directory that is someone else's, and locks ours.
     let engine = engine::open(&config.engine).map_err(|error| failed(error.into()))?;
@@ -204,7 +228,12 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     if let Some(token) = &config.token {
         tokens.allow(token).map_err(StartError::Tokens)?;
     }
-    let options = Options { cache_bytes: config.cache_bytes, ..Options::default() };
+    let options = Options {
+        cache_bytes: config.cache_bytes,
+        retention,
+        pruned: Arc::new(move |receipt| prunings.note(receipt)),
+        ..Options::default()
+    };
     let store = Store::open(engine, key, &options).map_err(failed)?;
     Ok(Opened { store, tokens, directory, temporary })
 }

@@ -24,7 +24,11 @@ use tokio::{
 use utoipa::ToSchema;
 
 use crate::{
-    auth::Tokens, ledger::waiters::Waiters, metrics::Metrics, news::News, problem::Problem,
+    auth::Tokens,
+    ledger::waiters::Waiters,
+    metrics::{Metrics, Prunings},
+    news::News,
+    problem::Problem,
 };
 
 /// The longest body of a question.
@@ -74,6 +78,8 @@ const BODIES_BYTES_MAX: usize = 256 << 20;
 const ANSWERS_BYTES_MAX: usize = 512 << 20;
 /// Answers of so many bytes need no room in it: a connection has one at most.
 const ANSWER_BYTES_SMALL: usize = 8 << 10;
+/// Versions that are pinned at once.
+pub(crate) const PINS_MAX: usize = 1000;
 /// Answers that are streamed at once.
 const STREAMS_MAX: usize = 8;
 /// What bodies and answers are counted in.
@@ -220,10 +226,10 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) type Room = OwnedSemaphorePermit;
 
 impl Shared {
-    pub(crate) fn new(store: Store, tokens: Tokens, limits: Limits) -> Self {
+    pub(crate) fn new(store: Store, tokens: Tokens, limits: Limits, prunings: Prunings) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         Shared {
-            metrics: Metrics::new(),
+            metrics: Metrics::new(prunings),
             news: News::of(&store),
             waiters: Waiters::default(),
             reads: places(limits.reads),

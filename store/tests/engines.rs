@@ -148,16 +148,13 @@ fn what_is_discarded_and_then_deleted_is_gone_and_nothing_else(place: &Place) {
     let engine = place.open();
     // Some in tables of their own, if the engine has such, some in none yet; a part of those that go are deleted before.
     for run in [0..100_u32, 100..200, 200..300] {
-        match engine.ingest(Keyspace::Pages).unwrap() {
-            Some(mut ingest) => {
-                run.for_each(|at| ingest.put(key(at), vec![7; 9000].into()).unwrap());
-                ingest.finish().unwrap();
-            }
-            None => {
-                let mut batch = Batch::new();
-                run.for_each(|at| batch.put(Keyspace::Pages, key(at), vec![7; 9000]));
-                engine.write(batch).unwrap();
-            }
+        if let Some(mut ingest) = engine.ingest(Keyspace::Pages).unwrap() {
+            run.for_each(|at| ingest.put(key(at), vec![7; 9000].into()).unwrap());
+            ingest.finish().unwrap();
+        } else {
+            let mut batch = Batch::new();
+            run.for_each(|at| batch.put(Keyspace::Pages, key(at), vec![7; 9000]));
+            engine.write(batch).unwrap();
         }
     }
     let mut batch = Batch::new();
@@ -173,7 +170,9 @@ fn what_is_discarded_and_then_deleted_is_gone_and_nothing_else(place: &Place) {
     let is_inside = |entry: &(Bytes, Bytes)| (key(90)..key(250)).contains(&entry.0);
     let left = all(&*engine, Keyspace::Pages).into_iter().filter(is_inside).collect::<Vec<_>>();
     let mut batch = Batch::new();
-    left.into_iter().for_each(|(key, _)| batch.delete(Keyspace::Pages, key));
+    for (key, _) in left {
+        batch.delete(Keyspace::Pages, key);
+    }
     engine.write(batch).unwrap();
     engine.sync().unwrap();
     let expected = before.into_iter().filter(|entry| !is_inside(entry)).collect::<Vec<_>>();

@@ -3,7 +3,7 @@
 //!
 //! `routes` has every route's good answers, `refused` every bad input, `life` starts, ends, repeats and
 //! concurrency. The ledger has the same again: `ledger` for what it does, `ledger_refused`, `registry`, and
-//! `follow` for those who wait; `machine` has the nodes. Servers run in memory or in fresh directories, on ports of their own, and end with the
+//! `follow` for those who wait; `machine` has the nodes. `retention` has what is pruned. Servers run in memory or in fresh directories, on ports of their own, and end with the
 //! test.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
@@ -15,6 +15,7 @@ mod life;
 mod machine;
 mod refused;
 mod registry;
+mod retention;
 mod routes;
 
 use std::{

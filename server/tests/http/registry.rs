@@ -123,12 +123,14 @@ fn each_route_asks_for_the_token_that_it_needs() {
     let joins = nodes[0].joins(&running).to_string();
     let (node, blob) = (format!("/v1/nodes/{key}"), format!("/v1/blobs/{digest}"));
     let cancel = format!("/v1/transitions/{}/cancel", spec.id());
-    let routes: [(&str, u16, Send<'_>); 5] = [
+    let routes: [(&str, u16, Send<'_>); 7] = [
         ("submit", 201, Box::new(|token| running.post("/v1/transitions", token, spec.bytes()))),
         ("submit", 200, Box::new(|token| running.post(&cancel, token, b""))),
         ("submit", 201, Box::new(|token| running.put(&blob, token, b"x"))),
         ("admin", 200, Box::new(|token| running.put(&node, token, joins.as_bytes()))),
         ("admin", 200, Box::new(|token| running.delete(&node, token))),
+        ("admin", 200, Box::new(|token| running.post("/v1/pins/1", token, b""))),
+        ("admin", 200, Box::new(|token| running.delete("/v1/pins/1", token))),
     ];
     for (scope, status, send) in routes {
         let before = running.newest();

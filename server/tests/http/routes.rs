@@ -273,6 +273,8 @@ fn every_route_is_described_and_every_description_routed() {
         "/v1/info",
         "/v1/nodes",
         "/v1/nodes/{key}",
+        "/v1/pins",
+        "/v1/pins/{v}",
         "/v1/proofs",
         "/v1/state",
         "/v1/state/range",
