@@ -5,6 +5,7 @@
 
 pub mod growth;
 pub mod machine;
+pub mod process;
 pub mod wrk;
 
 use std::{collections::HashSet, path::Path};

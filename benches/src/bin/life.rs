@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anwansi_benches::{growth, keys, load, updates};
+use anwansi_benches::{
+    growth, keys, load,
+    process::{field, size},
+    updates,
+};
 use anwansi_proofs::{Proof, Question};
 use anwansi_store::{Commit, LogKey, Options, Snapshot, Store, Which, engine, engine::Direction};
 use bytes::Bytes;
@@ -323,22 +327,4 @@ fn written_bytes() -> u64 {
 
 fn peak_memory() -> String {
     format!("{} MB", field("/proc/self/status", "VmHWM:") * 1024 / 1_000_000)
-}
-
-/// A number of a file that Linux keeps; 0 elsewhere.
-fn field(path: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-fn size(path: &Path) -> u64 {
-    let entries = fs::read_dir(path).expect("the directory is there").flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(found) if found.is_dir() => size(&entry.path()),
-        Ok(found) => found.len(),
-        // It was just removed.
-        Err(_) => 0,
-    });
-    sizes.sum()
 }

@@ -59,7 +59,8 @@ fn pruned_versions_are_gone_and_what_was_handed_out_stays_valid() {
     assert_eq!(running.get("/v1/versions").json()["versions"].as_array().unwrap().len(), 9);
     let kept = running.get("/v1/state?key=key&version=7");
     assert_eq!(kept.header("etag").unwrap(), read);
-    let checked = kept.evidence().check(&running.policy).unwrap();
+    let evidence = kept.evidence();
+    let checked = evidence.check(&running.policy).unwrap();
     assert_eq!(checked.version().state().unwrap().get(b"key").unwrap(), Some(&b"7"[..]));
     let metrics = running.get("/metrics").text();
     assert!(metrics.contains("\nanwansi_oldest_version 6\n"), "{metrics}");
