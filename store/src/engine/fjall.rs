@@ -24,7 +24,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// What a keyspace collects in memory before it is written out as a table.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// What journals may take on disk before the keyspaces that hold them back are written out.
-const JOURNALS_BYTES_MAX: u64 = 256 << 20;
+const JOURNALS_BYTES_MAX: u64 = 64 << 20;
 /// Threads that write tables and compact them.
 const WORKERS: usize = 2;
 
