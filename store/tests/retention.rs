@@ -2,15 +2,18 @@
 //!
 //! Method: random commits, rules, pins, flushes, reopenings and readers that stay, beside a list of ordered maps and the
 //! set of versions that the rules leave; after each pruning everything is compared. A second test fails the n-th
-//! operation of the engine, for every n, and opens what a crash could leave then. Seeds are fixed and printed.
+//! operation of the engine, for every n, and opens what a crash could leave then. A third kills processes that prune. Seeds
+//! are fixed and printed.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader},
     num::NonZeroU64,
     ops::Bound::Unbounded,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -471,6 +474,89 @@ fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
         }
     }
     assert!(openings > 10, "{openings} openings");
+}
+
+/// Set for a child: the URL of the store to write to and to prune.
+const URL: &str = "ANWANSI_TEST_STORE";
+
+/// The same writes for a version each time.
+fn nth_writes(version: u64) -> Vec<(Bytes, Option<Bytes>)> {
+    random_writes(&mut Rng::with_seed(version))
+}
+
+fn pruned_by_child() -> Retention {
+    Retention { last: NonZeroU64::new(5).unwrap(), every: NonZeroU64::new(7) }
+}
+
+/// Not a test, unless run by one: commits and prunes until it is killed, and says what was acknowledged.
+#[test]
+fn child() {
+    let Ok(url) = std::env::var(URL) else { return };
+    let store = open(engine::open(&url).unwrap());
+    println!("\nopened");
+    for number in store.latest().version().0 + 1.. {
+        store.commit(Commit::new(nth_writes(number))).unwrap();
+        println!("acknowledged {number}");
+        if number % 4 == 0 {
+            store.prune(&pruned_by_child()).unwrap();
+        }
+    }
+}
+
+fn kill_while_pruning(scheme: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("{scheme}:{}", directory.path().join("data").display());
+    let (mut rng, mut states) = (Rng::with_seed(8), vec![State::new()]);
+    for round in 0..12 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(URL, &url)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        lines.by_ref().find(|line| line == "opened").expect("the child opens the store");
+        let patience = rng.usize(1..16);
+        lines.by_ref().take(patience).for_each(drop);
+        std::thread::sleep(std::time::Duration::from_micros(rng.u64(..8000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let said = lines.last();
+        let store = open(engine::open(&url).unwrap());
+        let newest = store.latest().version().0;
+        let acknowledged = said.and_then(|line| line.strip_prefix("acknowledged ")?.parse().ok());
+        assert!(acknowledged.is_none_or(|acknowledged: u64| acknowledged <= newest));
+        for number in states.len() as u64..=newest {
+            states.push(apply(states.last().unwrap(), &nth_writes(number)));
+        }
+        for (number, state) in states.iter().enumerate() {
+            match store.at(version(number)) {
+                Ok(snapshot) => compare(&snapshot, state),
+                Err(Error::Pruned { .. }) => {
+                    let is_kept = number.is_multiple_of(7) || number as u64 + 5 > newest;
+                    assert!(!is_kept, "{number} of {newest} in round {round}");
+                }
+                Err(error) => panic!("{error} in round {round}"),
+            }
+        }
+        assert_eq!(store.check(|_, _| {}).unwrap().damages, []);
+        if round % 3 == 2 {
+            store.prune(&pruned_by_child()).unwrap();
+            let report = store.check(|_, _| {}).unwrap();
+            assert_eq!((report.damages, report.left), (vec![], 0));
+        }
+    }
+    assert!(states.len() > 40, "the children got something done");
+}
+
+#[test]
+fn killed_pruning_loses_nothing_that_is_kept_on_fjall() {
+    kill_while_pruning("fjall");
+}
+
+#[test]
+fn killed_pruning_loses_nothing_that_is_kept_on_sled() {
+    kill_while_pruning("sled");
 }
 
 #[test]

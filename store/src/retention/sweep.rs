@@ -265,9 +265,11 @@ impl<'a> Sweep<'a> {
                 // It stays as it is; a check names it.
                 Err(error) => damaged = Some(error),
             }
-            let is_enough = self.batch.operations().len() >= DELETED_AT_ONCE;
-            if is_enough && !self.write()? || !(self.pace)(Instant::now()) {
-                return Ok(());
+            if !(self.pace)(Instant::now()) {
+                break;
+            }
+            if self.batch.operations().len() >= DELETED_AT_ONCE {
+                self.write()?;
             }
         }
         self.write()?;
