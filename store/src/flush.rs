@@ -190,10 +190,16 @@ impl Flusher {
             shared.flush.begin();
             let snapshot = shared.published().snapshot.clone();
             let flushing = Flushing { shared: &shared, snapshot };
-            let is_pruning = matches!(message, Message::Now { is_pruning: true, .. });
+            let moves = match message {
+                Message::Now { is_pruning, .. } => is_pruning,
+                // While nothing is dropped, no segment is freed by moving its pages.
+                Message::Due => {
+                    self.retention.is_some() && shared.versions.kept().horizon() > Version(0)
+                }
+                Message::End => false,
+            };
             if shared.failure().is_none()
-                && let Err(error) =
-                    self.flush(&flushing.snapshot, is_pruning || self.retention.is_some())
+                && let Err(error) = self.flush(&flushing.snapshot, moves)
             {
                 self.shared.fail(&error);
             }

@@ -212,6 +212,10 @@ impl<'a> Sweep<'a> {
         let mut freed = Freed::default();
         for entry in scan() {
             freed.add(Freed { count: 1, bytes: entry?.1.len() as u64 });
+            let is_much = freed.count.is_multiple_of(DELETED_AT_ONCE as u64);
+            if is_much && !(self.pace)(Instant::now()) {
+                return Ok(None);
+            }
         }
         if freed.count == 0 {
             return Ok(Some(freed));
