@@ -16,7 +16,7 @@ use crate::{
     log::Log,
     record::{
         ChunkKind, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, StoredValue, VersionRecord,
-        decode, value_key,
+        decode, numbered_key,
     },
     retention::{Kept, Needed, flushes, images, listed, newest_needed},
     segments::{Image, SegmentId, Table},
@@ -342,7 +342,7 @@ impl Check<'_> {
             // A list of no version that is needed was not looked at since.
             left += usize::from(newest_needed(self.kept, &open, last) != Some(last));
             for value in values {
-                let key = value_key(value.version, value.index);
+                let key = numbered_key(value.version, value.index);
                 if last < self.newest && alive.contains_key(&key) {
                     self.report.damaged(Damage::Replaced(last));
                 }

@@ -283,8 +283,7 @@ impl Flusher {
     fn move_segment(&self, tree: &Tree, id: SegmentId, segments: &mut Table) -> Result<(), Error> {
         let pages = &*self.shared.pages;
         let segment = segments.all[&id];
-        let start = PageId::chunk_key(id.epoch, id.chunk);
-        let end = PageId::chunk_key(id.epoch, id.chunk + segment.chunks);
+        let [start, end] = id.chunks(segment.chunks);
         let chunks = self.shared.engine.scan(
             Keyspace::Pages,
             Included(&start),
@@ -293,8 +292,9 @@ impl Flusher {
         );
         for entry in chunks {
             let (key, bytes) = entry?;
-            let chunk = key.last_chunk().map_or(0, |chunk| u32::from_be_bytes(*chunk));
-            for (page, key) in pages_of(id.epoch, chunk, &bytes)? {
+            let SegmentId { epoch, chunk } =
+                SegmentId::of_chunk(&key).ok_or(Error::Damaged(Damage::Segments))?;
+            for (page, key) in pages_of(epoch, chunk, &bytes)? {
                 let stored = tree.unstore(pages, &key, page)?;
                 for id in stored {
                     segments.bury(id);

@@ -227,8 +227,8 @@ pub(crate) struct ReplacedValue {
     pub(crate) length: u32,
 }
 
-/// The key of a value on its own: those of one version stand together.
-pub(crate) fn value_key(version: u64, index: u32) -> [u8; 12] {
+/// The key of a value on its own, or of a chunk: those of one version stand together.
+pub(crate) fn numbered_key(version: u64, index: u32) -> [u8; 12] {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&version.to_be_bytes());
     key[8..].copy_from_slice(&index.to_be_bytes());

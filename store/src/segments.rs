@@ -8,16 +8,15 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Bound::{Excluded, Included, Unbounded},
+    ops::Bound::{Included, Unbounded},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use anwansi_proofs::path::after_prefix;
 use wincode::{SchemaRead, SchemaWrite};
 
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Engine, Keyspace},
+    engine::{Batch, Engine, Keyspace, scan_prefix},
     record::{SEGMENT_PREFIX, Segment, decode, encode},
     tree::PageId,
 };
@@ -51,6 +50,11 @@ impl SegmentId {
         let (epoch, chunk) = key.split_first_chunk()?;
         let chunk = u32::from_be_bytes(chunk.try_into().ok()?);
         Some(SegmentId { epoch: u32::from_be_bytes(*epoch), chunk })
+    }
+
+    /// The keys of its first chunk and of the one behind its last, if it has so many.
+    pub(crate) fn chunks(self, count: u32) -> [[u8; 8]; 2] {
+        [self.chunk, self.chunk + count].map(|chunk| PageId::chunk_key(self.epoch, chunk))
     }
 
     /// What it says of itself if its record is damaged.
@@ -88,10 +92,8 @@ pub(crate) struct Table {
 impl Segments {
     /// Those in storage, if `newest` is the newest image.
     pub(crate) fn load(engine: &dyn Engine, newest: Image) -> Result<Self, Error> {
-        let end = after_prefix(SEGMENT_PREFIX).expect("the prefix is text");
-        let (start, end) = (Included(SEGMENT_PREFIX), Excluded(&end[..]));
         let mut table = Table { newest, ..Table::default() };
-        for entry in engine.scan(Keyspace::Meta, start, end, Direction::Ascending) {
+        for entry in scan_prefix(engine, Keyspace::Meta, SEGMENT_PREFIX) {
             let (key, bytes) = entry?;
             let id = key.strip_prefix(SEGMENT_PREFIX).and_then(SegmentId::of_chunk);
             let id = id.ok_or(Error::Damaged(Damage::Segments))?;
@@ -140,18 +142,13 @@ impl Table {
         })
     }
 
-    /// Bytes of the segments that are not dead; and of their pages that are not.
-    fn bytes(&self) -> (u64, u64) {
-        let living = self.all.values().filter(|segment| segment.live > 0);
-        living.fold((0, 0), |(all, live), segment| (all + segment.bytes, live + segment.live))
-    }
-
     /// The segments that should be written anew for most of their pages are dead, the emptiest first: so many that of
     /// what is left four sevenths are alive, but no more than `bytes_max` of living pages.
     pub(crate) fn sparse(&self, bytes_max: u64) -> Vec<SegmentId> {
-        let (mut all, live) = self.bytes();
         let mut living =
             self.all.iter().filter(|(_, segment)| segment.live > 0).collect::<Vec<_>>();
+        let mut all = living.iter().map(|(_, segment)| segment.bytes).sum::<u64>();
+        let live = living.iter().map(|(_, segment)| segment.live).sum::<u64>();
         // Fewest living bytes for each byte that is freed.
         living.sort_by(|(_, a), (_, b)| {
             let weight =

@@ -129,10 +129,7 @@ impl Snapshot {
     pub fn prove(&self, which: Which, question: &Question) -> Result<Vec<u8>, Error> {
         match which {
             Which::State => prove(&self.source(), question),
-            Which::Tasks => {
-                let Ok(proof) = prove(&Sorted::new(self.tasks()?), question);
-                Ok(proof)
-            }
+            Which::Tasks => Ok(prove_tasks(self.tasks()?, question)),
         }
     }
 
@@ -157,6 +154,12 @@ impl Snapshot {
     pub(crate) fn source(&self) -> Source<'_> {
         Source { tree: &self.version.tree, pages: &self.pages }
     }
+}
+
+/// The smallest proof that answers `question` about a tasks tree with these entries.
+pub(crate) fn prove_tasks(tasks: Vec<Pair>, question: &Question) -> Vec<u8> {
+    let Ok(proof) = prove(&Sorted::new(tasks), question);
+    proof
 }
 
 /// The entries of a version's tasks tree, in key order: they need no other version.

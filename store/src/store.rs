@@ -13,8 +13,7 @@ use std::{
 use anwansi_proofs::{
     Change, Evidence, Note, Origin, Part, Question, Version, Vkey,
     log::{Bundle, Tile},
-    prove, prove_update,
-    tree::Sorted,
+    prove_update,
 };
 use bytes::Bytes;
 
@@ -33,7 +32,7 @@ use crate::{
     recover,
     retention::{Pruning, Receipt, Retention, Versions, prune},
     segments::Segments,
-    snapshot::{self, At, Pair, Snapshot, Which},
+    snapshot::{self, At, Pair, Snapshot, Which, prove_tasks},
     threads,
     transaction::{Reads, Transaction},
     tree::{Pages, Write},
@@ -379,18 +378,11 @@ impl Store {
         which: Which,
         question: &Question,
     ) -> Result<Evidence, Error> {
-        let proof = match which {
-            Which::State => self.at(version)?.prove(which, question)?,
-            Which::Tasks => {
-                let Ok(proof) = prove(&Sorted::new(self.tasks(version)?), question);
-                proof
-            }
+        let (state, tasks) = match which {
+            Which::State => (Some(self.at(version)?.prove(which, question)?), None),
+            Which::Tasks => (None, Some(prove_tasks(self.tasks(version)?, question))),
         };
         let finality = self.finality(version)?;
-        let (state, tasks) = match which {
-            Which::State => (Some(proof), None),
-            Which::Tasks => (None, Some(proof)),
-        };
         Ok(Evidence::new(Part { state, tasks, ..finality.part() }))
     }
 

@@ -8,7 +8,7 @@ use crate::{
     engine::{Batch, Engine, Keyspace},
     record::{
         self, CHUNK_BYTES, ChunkKind, INLINE_BYTES_MAX, Replaced, ReplacedValue, StoredValue,
-        VersionRecord, decode, encode,
+        VersionRecord, decode, encode, numbered_key,
     },
     tree::{Value, Write},
 };
@@ -89,7 +89,7 @@ fn write_chunks(
         };
         let (chunk, rest) = changes.split_at(changes.iter().take_while(fits).count());
         let record = record::Chunk { changes: chunk.iter().map(Write::to_record).collect() };
-        batch.put(kind.space(), chunk_key(version, chunks).to_vec(), encode(&record));
+        batch.put(kind.space(), numbered_key(version.0, chunks).to_vec(), encode(&record));
         (changes, chunks) = (rest, chunks + 1);
     }
     chunks
@@ -118,7 +118,7 @@ pub(crate) fn read_chunks(
     let damaged = || Error::Damaged(damage);
     let mut changes: Vec<Write> = Vec::new();
     for index in 0..record.chunks[kind as usize] {
-        let bytes = engine.get(kind.space(), &chunk_key(version, index))?;
+        let bytes = engine.get(kind.space(), &numbered_key(version.0, index))?;
         let bytes = bytes.ok_or_else(damaged)?;
         let chunk: record::Chunk<'_> = decode(&bytes, damage)?;
         for record::Change { key, value } in &chunk.changes {
@@ -135,11 +135,4 @@ pub(crate) fn read_chunks(
         }
     }
     Ok(changes)
-}
-
-fn chunk_key(version: Version, index: u32) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..8].copy_from_slice(&version.0.to_be_bytes());
-    key[8..].copy_from_slice(&index.to_be_bytes());
-    key
 }

@@ -7,12 +7,7 @@
 
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anwansi_proofs::{Digest, Policy, Root, Version};
 use anwansi_store::{
@@ -20,7 +15,7 @@ use anwansi_store::{
     engine::{self, Direction, Memory},
 };
 use bytes::Bytes;
-use common::{open, try_open};
+use common::{STORE_URL, child_on, open, try_open};
 use fastrand::Rng;
 
 #[path = "../../proofs/tests/reference/mod.rs"]
@@ -215,13 +210,10 @@ fn more_changes_than_are_gathered_at_once_are_made_again_after_a_crash() {
     assert_eq!(store.latest().get(b"same").unwrap().as_deref(), Some(&b"10"[..]));
 }
 
-/// Set for a child: the URL of the store to write to.
-const URL: &str = "ANWANSI_TEST_STORE";
-
 /// Not a test, unless run by one: commits until it is killed, and says what was acknowledged.
 #[test]
 fn child() {
-    let Ok(url) = std::env::var(URL) else { return };
+    let Ok(url) = std::env::var(STORE_URL) else { return };
     let store = open(engine::open(&url).unwrap());
     println!("\nopened");
     for version in store.latest().version().0 + 1.. {
@@ -243,14 +235,7 @@ fn kill_at_random_moments(scheme: &str) {
     let mut rng = Rng::with_seed(3);
     let mut acknowledged = 0;
     for round in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-            .env(URL, &url)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        lines.by_ref().find(|line| line == "opened").expect("the child opens the store");
+        let (mut child, mut lines) = child_on(&url);
         let patience = rng.u32(1..12);
         for line in lines.by_ref().take(usize::try_from(patience).unwrap()) {
             acknowledged = line.strip_prefix("acknowledged ").unwrap().parse().unwrap();

@@ -10,10 +10,8 @@ mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader},
     num::NonZeroU64,
     ops::Bound::Unbounded,
-    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +24,7 @@ use anwansi_store::{
     engine::{self, Direction, Engine, Keyspace, Memory},
 };
 use bytes::Bytes;
-use common::{SECRET, open, try_open};
+use common::{SECRET, STORE_URL, child_on, open, try_open};
 use fastrand::Rng;
 
 #[path = "../../proofs/tests/reference/mod.rs"]
@@ -476,9 +474,6 @@ fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
     assert!(openings > 10, "{openings} openings");
 }
 
-/// Set for a child: the URL of the store to write to and to prune.
-const URL: &str = "ANWANSI_TEST_STORE";
-
 /// The same writes for a version each time.
 fn nth_writes(version: u64) -> Vec<(Bytes, Option<Bytes>)> {
     random_writes(&mut Rng::with_seed(version))
@@ -491,7 +486,7 @@ fn pruned_by_child() -> Retention {
 /// Not a test, unless run by one: commits and prunes until it is killed, and says what was acknowledged.
 #[test]
 fn child() {
-    let Ok(url) = std::env::var(URL) else { return };
+    let Ok(url) = std::env::var(STORE_URL) else { return };
     let store = open(engine::open(&url).unwrap());
     println!("\nopened");
     for number in store.latest().version().0 + 1.. {
@@ -508,14 +503,7 @@ fn kill_while_pruning(scheme: &str) {
     let url = format!("{scheme}:{}", directory.path().join("data").display());
     let (mut rng, mut states) = (Rng::with_seed(8), vec![State::new()]);
     for round in 0..12 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-            .env(URL, &url)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        lines.by_ref().find(|line| line == "opened").expect("the child opens the store");
+        let (mut child, mut lines) = child_on(&url);
         let patience = rng.usize(1..16);
         lines.by_ref().take(patience).for_each(drop);
         std::thread::sleep(std::time::Duration::from_micros(rng.u64(..8000)));

@@ -1,8 +1,8 @@
 //! The seam to storage: what an engine promises, and how one is opened.
 //!
-//! An engine keeps ordered keyspaces and changes them in atomic batches. That is all: no snapshots,
-//! no range deletes, no merges. What is written under an id never changes, and deletion follows the
-//! store's own watermark.
+//! An engine keeps ordered keyspaces and changes them in atomic batches. No snapshots and no merges: what
+//! is written under an id never changes, and is deleted by batches when the store has no more need of it.
+//! Entries of a whole range may be discarded first, if the engine has a cheaper way.
 //!
 //! Accepted is not durable. [`Engine::write`] makes a batch visible, [`Engine::sync`] makes what was
 //! written durable; [`Writer`] joins the two and hands out the only acknowledgement there is, a
@@ -22,6 +22,7 @@ mod writer;
 
 use std::{fmt, ops::Bound, sync::Arc};
 
+use anwansi_proofs::path::after_prefix;
 use bytes::Bytes;
 
 pub use self::{
@@ -255,6 +256,13 @@ const _: () = {
         index += 1;
     }
 };
+
+/// The entries whose keys start with `prefix`, in order.
+pub(crate) fn scan_prefix<'a>(engine: &'a dyn Engine, space: Keyspace, prefix: &[u8]) -> Scan<'a> {
+    let end = after_prefix(prefix);
+    let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    engine.scan(space, Bound::Included(prefix), end, Direction::Ascending)
+}
 
 /// Tells whether no key lies between the bounds. Ordered maps panic on some such ranges.
 fn is_empty_range(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {

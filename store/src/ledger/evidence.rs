@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anwansi_proofs::{
     Apply, Digest, Evidence, Json, Part, Pledge, Question, Spec, TransitionId, Version, Vote,
-    prove,
     record::{Outcome, TaskRecord, TransitionRecord, closing_key, task_key},
     registry::NODE_PREFIX,
-    tree::Sorted,
 };
 use bytes::Bytes;
 
@@ -17,7 +15,11 @@ use super::{
     journal::{self, Fact, Reveal},
     read_spec,
 };
-use crate::{Damage, Error, Which, finality::Published, snapshot::Pair};
+use crate::{
+    Damage, Error, Which,
+    finality::Published,
+    snapshot::{Pair, prove_tasks},
+};
 
 /// By task and round, the pledges of a closed round.
 type Pledges = BTreeMap<(u32, u32), Vec<Pledge>>;
@@ -99,10 +101,7 @@ impl Ledger<'_> {
             }
         };
         let tasks = match &shown.tasks {
-            Some(question) => {
-                let Ok(proof) = prove(&Sorted::new(self.store.tasks(version)?), question);
-                Some(proof)
-            }
+            Some(question) => Some(prove_tasks(self.store.tasks(version)?, question)),
             None => None,
         };
         Ok(Part { state, tasks, ..finality.part() })

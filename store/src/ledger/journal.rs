@@ -17,14 +17,14 @@
 //! What opens, closes and decides is in the batch of its version; pledges, reveals and the ends of rounds
 //! have batches of their own and are answered when those are durable (FORMAT.md, "The ledger").
 
-use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::Bound::{Excluded, Included};
 
-use anwansi_proofs::{Digest, NodeKey, Pledge, TransitionId, Version, path::after_prefix};
+use anwansi_proofs::{Digest, NodeKey, Pledge, TransitionId, Version};
 use bytes::Bytes;
 
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Engine, Keyspace},
+    engine::{Batch, Direction, Engine, Keyspace, scan_prefix},
     record::{Closed, Ended, Pledged, Readable, Revealed, Transition, decode, encode},
 };
 
@@ -225,10 +225,7 @@ fn scan(
     let damage = Damage::Transition(*id);
     let mut facts = Vec::new();
     for tag in [PLEDGED, CLOSED, REVEALED, BAD_REVEAL, ENDED] {
-        let start = start(tag);
-        let end = after_prefix(&start);
-        let end = end.as_deref().map_or(Unbounded, Excluded);
-        for entry in engine.scan(Keyspace::Ledger, Included(&start), end, Direction::Ascending) {
+        for entry in scan_prefix(engine, Keyspace::Ledger, &start(tag)) {
             let (key, value) = entry?;
             let (at, node) = read_key(&key).ok_or(Error::Damaged(damage))?;
             facts.push((at, read(tag, node, &value, damage)?));

@@ -4,16 +4,15 @@ use std::{
     collections::BTreeMap,
     iter,
     num::NonZeroU64,
-    ops::Bound::{Excluded, Included},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use anwansi_proofs::{Version, path::after_prefix};
+use anwansi_proofs::Version;
 
 use super::{Hold, Holds, Retention};
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Engine, Keyspace, Writer},
+    engine::{Batch, Engine, Keyspace, Writer, scan_prefix},
     record::{self, HORIZON_KEY, Horizon, KEPT_PREFIX, decode, encode},
     segments::Image,
 };
@@ -38,9 +37,7 @@ impl Kept {
             None => 0,
         };
         let mut noted = BTreeMap::new();
-        let end = after_prefix(KEPT_PREFIX).expect("the prefix is text");
-        let (start, end) = (Included(KEPT_PREFIX), Excluded(&end[..]));
-        for entry in engine.scan(Keyspace::Meta, start, end, Direction::Ascending) {
+        for entry in scan_prefix(engine, Keyspace::Meta, KEPT_PREFIX) {
             let (key, bytes) = entry?;
             let version = key.strip_prefix(KEPT_PREFIX).and_then(|version| version.try_into().ok());
             let version = u64::from_be_bytes(version.ok_or(Error::Damaged(Damage::Kept))?);

@@ -6,18 +6,17 @@ use std::{
     time::Instant,
 };
 
-use anwansi_proofs::{Version, path::after_prefix};
+use anwansi_proofs::Version;
 use bytes::Bytes;
 
 use super::Kept;
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Engine, Keyspace, Writer},
+    engine::{Batch, Direction, Engine, Keyspace, Writer, scan_prefix},
     flush,
-    record::{self, FLUSH_PREFIX, ReplacedValue, decode, encode, value_key},
+    record::{self, FLUSH_PREFIX, ReplacedValue, decode, encode, numbered_key},
     segments::{Image, Table},
     store::Shared,
-    tree::PageId,
 };
 
 /// How much is deleted at once, at most: the writer does nothing else meanwhile.
@@ -115,12 +114,10 @@ impl Needed {
 
 /// The versions that are flushed, in order.
 pub(crate) fn flushes(engine: &dyn Engine) -> Result<Vec<Version>, Error> {
-    let end = after_prefix(FLUSH_PREFIX).expect("the prefix is text");
-    let (start, end) = (Included(FLUSH_PREFIX), Excluded(&end[..]));
     let version = |entry: Result<(Bytes, Bytes), _>| {
         flush::version_of(&entry?.0).ok_or(Error::Damaged(Damage::Manifest))
     };
-    engine.scan(Keyspace::Meta, start, end, Direction::Ascending).map(version).collect()
+    scan_prefix(engine, Keyspace::Meta, FLUSH_PREFIX).map(version).collect()
 }
 
 /// The last version that has the values of a list, and these.
@@ -194,8 +191,12 @@ impl<'a> Sweep<'a> {
         let images = [images(self.engine, &needed.flushes)?, versions.images.held()];
         drop(starting);
         for (start, end) in needed.gaps() {
-            let freed = self.range(Keyspace::Changes, &start.to_be_bytes(), &end.to_be_bytes())?;
-            let Some(freed) = freed else { return Ok(()) };
+            let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+            let counted = self.count(Keyspace::Changes, &start, &end)?;
+            let Some(freed) = counted else { return Ok(()) };
+            if freed.count > 0 && !self.delete_range(Keyspace::Changes, &start, &end)? {
+                return Ok(());
+            }
             self.swept.changes.add(freed);
         }
         if !self.segments(&segments, images.concat())? {
@@ -206,29 +207,32 @@ impl<'a> Sweep<'a> {
         self.values(&kept, &open)
     }
 
-    /// Deletes all keys from `start` to `end`, exclusive; `None` if it shall end before.
-    fn range(&mut self, space: Keyspace, start: &[u8], end: &[u8]) -> Result<Option<Freed>, Error> {
-        let scan = || self.engine.scan(space, Included(start), Excluded(end), Direction::Ascending);
+    /// Counts the entries from `start` to `end`, exclusive; `None` if it shall end before.
+    fn count(&self, space: Keyspace, start: &[u8], end: &[u8]) -> Result<Option<Freed>, Error> {
         let mut freed = Freed::default();
-        for entry in scan() {
+        let (start, end) = (Included(start), Excluded(end));
+        for entry in self.engine.scan(space, start, end, Direction::Ascending) {
             freed.add(Freed { count: 1, bytes: entry?.1.len() as u64 });
             let is_much = freed.count.is_multiple_of(DELETED_AT_ONCE as u64);
             if is_much && !(self.pace)(Instant::now()) {
                 return Ok(None);
             }
         }
-        if freed.count == 0 {
-            return Ok(Some(freed));
-        }
+        Ok(Some(freed))
+    }
+
+    /// Deletes the entries from `start` to `end`, exclusive; false if it shall end.
+    fn delete_range(&mut self, space: Keyspace, start: &[u8], end: &[u8]) -> Result<bool, Error> {
         self.engine.discard(space, start, end)?;
         // A crash here leaves any of them.
-        for entry in scan() {
-            self.batch.delete(space, entry?.0);
+        let (start, end) = (Included(start), Excluded(end));
+        for entry in self.engine.scan(space, start, end, Direction::Ascending) {
+            self.delete(space, entry?.0);
             if self.batch.operations().len() >= DELETED_AT_ONCE && !self.write()? {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        Ok(self.write()?.then_some(freed))
+        self.write()
     }
 
     /// Deletes the segments that are dead for these images and for all readers; false if it shall end.
@@ -236,9 +240,8 @@ impl<'a> Sweep<'a> {
         images.sort_unstable();
         let oldest = self.shared.published().snapshot.version.tree.oldest();
         for (id, segment) in segments.free(&images, oldest) {
-            let start = PageId::chunk_key(id.epoch, id.chunk);
-            let end = PageId::chunk_key(id.epoch, id.chunk + segment.chunks);
-            if self.range(Keyspace::Pages, &start, &end)?.is_none() {
+            let [start, end] = id.chunks(segment.chunks);
+            if !self.delete_range(Keyspace::Pages, &start, &end)? {
                 return Ok(false);
             }
             self.delete(Keyspace::Meta, id.key().into());
@@ -285,7 +288,7 @@ impl<'a> Sweep<'a> {
         let stays = |value: &ReplacedValue| needed.is_some_and(|needed| value.version <= needed.0);
         let (stay, gone): (Vec<_>, Vec<_>) = values.into_iter().partition(stays);
         for ReplacedValue { version, index, length } in gone {
-            self.delete(Keyspace::Values, value_key(version, index).to_vec().into());
+            self.delete(Keyspace::Values, numbered_key(version, index).to_vec().into());
             self.swept.values.add(Freed { count: 1, bytes: length.into() });
         }
         if let (false, Some(needed)) = (stay.is_empty(), needed) {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Damage, Error,
     engine::{Engine, Keyspace},
-    record::{StoredValue, value_key},
+    record::{StoredValue, numbered_key},
 };
 
 /// If less than this part of the budget could be dropped, it is not looked for.
@@ -268,6 +268,6 @@ impl Pages {
 impl StoredValue {
     /// Its key in storage.
     pub(crate) fn key(&self) -> [u8; 12] {
-        value_key(self.version, self.index)
+        numbered_key(self.version, self.index)
     }
 }

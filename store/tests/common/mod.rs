@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    io::{BufRead as _, BufReader},
     ops::Bound,
+    process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
 };
 
@@ -24,6 +26,23 @@ pub fn try_open(engine: Arc<dyn Engine>) -> Result<Store, Error> {
 
 pub fn open(engine: Arc<dyn Engine>) -> Store {
     try_open(engine).unwrap()
+}
+
+/// Set for a child: the URL of the store to write to.
+pub const STORE_URL: &str = "ANWANSI_TEST_STORE";
+
+/// Runs the test `child` of the same file in a process of its own, on the store at `url`. Gives what it says once it has
+/// opened that.
+pub fn child_on(url: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(STORE_URL, url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.by_ref().find(|line| line == "opened").expect("the child opens the store");
+    (child, lines)
 }
 
 /// A commit of texts: `key=value` puts, `key` alone removes.
