@@ -10,18 +10,17 @@ use anwansi_proofs::{Header, Version};
 use crate::{
     Damage, Error,
     engine::{Batch, Direction, Engine, Keyspace},
-    flush,
-    history::read_flush,
+    flushes::{self, Flushed},
     ledger,
     log::Log,
     record::{
         ChunkKind, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, StoredValue, VersionRecord,
         decode, numbered_key,
     },
-    retention::{Kept, Needed, flushes, images, listed, newest_needed},
+    retention::{Kept, Needed, images, listed, newest_needed},
     segments::{Image, SegmentId, Table},
     store::Shared,
-    tree::{PageId, Pages, Slot, Tree, Value},
+    tree::{PageId, Pages, Slot, Tree, Value, Write},
     version,
 };
 
@@ -93,13 +92,17 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
     ledger::check::check(engine, &pages, newest, |found| report.note(found).map(drop))?;
 
     let kept = shared.versions.kept();
-    let flushes = report.note(flushes(engine))?.unwrap_or_default();
-    let needed = Needed::new(&flushes, &kept, &[], &[]);
-    let (values, pages_seen) = <_>::default();
+    let mut flushes = Vec::new();
+    for flush in flushes::all(engine) {
+        flushes.extend(report.note(flush)?);
+    }
+    let needed = Needed::new(&flushes, &kept, &[], [&[], &[]]);
+    let (values, pages_seen, ahead) = <_>::default();
     let (segments, pages, kept) = (&segments, &pages, &*kept);
-    let mut check = Check { engine, pages, kept, segments, newest, report, values, pages_seen };
+    let mut check =
+        Check { engine, pages, kept, segments, newest, report, values, pages_seen, ahead };
     let (mut log, mut before) = (Some(Log::default()), None::<Header>);
-    let mut state = needed.has_changes_of(Version(0)).then(State::default);
+    let mut state = needed.changes.have(Version(0)).then(State::default);
     for number in 0..=newest.0 {
         let version = Version(number);
         progress(number, newest.0 + 1);
@@ -113,15 +116,24 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
         }
         check.log_entry(&mut log, &record)?;
         check.tasks(&header, &record)?;
-        state = match state.take() {
-            state if needed.has_changes_of(version) => check.step(state, &header, &record)?,
-            Some(State { alive, .. }) => {
+        let base = flushes::base(&flushes, version).filter(|flush| flush.version > version);
+        state = match (state.take(), base) {
+            (None, Some(flush)) if kept.has(version) => {
+                // Its own changes are for whoever asks for them.
+                let changes = version::read_chunks(engine, version, ChunkKind::State, &record);
+                check.report.note(changes)?;
+                check.back_to(&header, flush)?
+            }
+            (state, _) if needed.changes.have(version) => check.step(state, &header, &record)?,
+            (Some(State { alive, .. }), _) => {
                 check.values(alive.into_values(), Version(number - 1))?;
                 None
             }
-            None => None,
+            (None, _) => None,
         };
-        if flushes.binary_search(&version).is_ok() {
+        if let Some((_, ahead)) = check.ahead.take_if(|(flushed, _)| *flushed == version) {
+            state = state.or(ahead);
+        } else if flushes.iter().any(|flush| flush.version == version) {
             let read = check.flush(&header, state.is_none())?;
             state = state.or(read);
         }
@@ -144,10 +156,12 @@ struct Check<'a> {
     /// The values on their own that were looked at.
     values: HashSet<[u8; 12]>,
     pages_seen: HashSet<PageId>,
+    /// A flush that was read before its turn, and its state: undo leads back from it.
+    ahead: Option<(Version, Option<State>)>,
 }
 
 /// The state of one version: its tree, and its values on their own by their keys.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     tree: Tree,
     alive: HashMap<[u8; 12], StoredValue>,
@@ -196,28 +210,59 @@ impl Check<'_> {
     ) -> Result<Option<State>, Error> {
         let version = header.version();
         let read = version::read_chunks(self.engine, version, ChunkKind::State, record);
-        let (Some(changes), Some(State { tree, mut alive })) = (self.report.note(read)?, state)
-        else {
+        let (Some(changes), Some(state)) = (self.report.note(read)?, state) else {
             return Ok(None);
         };
-        let Some(tree) = self.report.note(tree.update(self.pages, &changes))? else {
-            return Ok(None);
-        };
-        for write in &changes {
-            if let Some(Value::Stored(value)) = &write.value {
-                alive.insert(value.key(), *value);
-            }
-        }
-        let replaced = tree.replaced_values().iter().filter_map(|value| alive.remove(&value.key()));
-        let replaced = replaced.collect::<Vec<_>>();
+        let Some((state, replaced)) = self.after(state, &changes)? else { return Ok(None) };
         self.values(replaced, Version(version.0.saturating_sub(1)))?;
-        let computed = tree.root();
+        let computed = state.tree.root();
         if computed == header.state() {
             self.report.versions += 1;
         } else {
             self.report.damaged(Damage::State { version, computed });
         }
-        Ok(Some(State { tree, alive }))
+        Ok(Some(state))
+    }
+
+    /// The state after some writes, and the values on their own that it has no more.
+    fn after(
+        &mut self,
+        State { tree, mut alive }: State,
+        writes: &[Write],
+    ) -> Result<Option<(State, Vec<StoredValue>)>, Error> {
+        let Some(tree) = self.report.note(tree.update(self.pages, writes))? else {
+            return Ok(None);
+        };
+        for write in writes {
+            if let Some(Value::Stored(value)) = &write.value {
+                alive.insert(value.key(), *value);
+            }
+        }
+        let replaced = tree.replaced_values().iter().filter_map(|value| alive.remove(&value.key()));
+        let replaced = replaced.collect();
+        Ok(Some((State { tree, alive }, replaced)))
+    }
+
+    /// The state of a version that undo leads back to from a newer one, which is flushed.
+    fn back_to(&mut self, header: &Header, flush: &Flushed) -> Result<Option<State>, Error> {
+        if self.ahead.as_ref().is_none_or(|(flushed, _)| *flushed != flush.version) {
+            let read = self.report.note(version::read(self.engine, flush.version))?;
+            let state = read.map(|(header, _)| self.flush(&header, true)).transpose()?;
+            self.ahead = Some((flush.version, state.flatten()));
+        }
+        let Some((_, Some(mut state))) = self.ahead.clone() else { return Ok(None) };
+        for version in (header.version().0 + 1..=flush.version.0).rev().map(Version) {
+            let read = self.report.note(version::read_undo(self.engine, version))?;
+            let Some(undo) = read else { return Ok(None) };
+            let Some((before, _)) = self.after(state, &undo)? else { return Ok(None) };
+            state = before;
+        }
+        if state.tree.root() == header.state() {
+            self.report.versions += 1;
+        } else {
+            self.report.damaged(Damage::Undo(Version(header.version().0 + 1)));
+        }
+        Ok(Some(state))
     }
 
     /// Looks at values that `last` is the last version to have, if one of those that have them is kept.
@@ -247,12 +292,14 @@ impl Check<'_> {
     /// Reads every page of the flush of a version, those that older ones have too only if the state is asked for.
     fn flush(&mut self, header: &Header, is_asked: bool) -> Result<Option<State>, Error> {
         let version = header.version();
-        let Some(bytes) = self.engine.get(Keyspace::Meta, &flush::key(version))? else {
+        let read = self.report.note(flushes::newest(self.engine, version))?;
+        let Some((flush, bytes)) = read.flatten().filter(|(flush, _)| flush.version == version)
+        else {
             return Ok(None);
         };
-        let read = self.report.note(read_flush(self.pages, &bytes, version))?;
-        let Some((tree, image)) = read else { return Ok(None) };
-        let mut live = (image == self.segments.newest).then(HashMap::new);
+        let read = self.report.note(flushes::tree(self.pages, (&flush, &bytes)))?;
+        let Some(tree) = read else { return Ok(None) };
+        let mut live = (flush.image == self.segments.newest).then(HashMap::new);
         let mut is_whole = true;
         if header.state() != tree.root() {
             self.report.damaged(Damage::Flush(version));
@@ -306,20 +353,20 @@ impl Check<'_> {
         &mut self,
         shared: &Shared,
         needed: &Needed,
-        flushes: &[Version],
+        flushes: &[Flushed],
         alive: &HashMap<[u8; 12], StoredValue>,
     ) -> Result<(), Error> {
         let mut left = flushes.len() - needed.flushes.len();
-        if let Some(images) = self.report.note(images(self.engine, &needed.flushes))? {
-            let mut images = [images, shared.versions.images.held()].concat();
-            images.sort_unstable();
-            let oldest = shared.published().snapshot.version.tree.oldest();
-            left += self.segments.free(&images, oldest).count();
-        }
-        for (start, end) in needed.gaps() {
-            let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
-            let (start, end) = (Included(&start[..]), Excluded(&end[..]));
-            left += self.engine.scan(Keyspace::Changes, start, end, Direction::Ascending).count();
+        let images = images(needed, shared.versions.images.held());
+        let oldest = shared.published().snapshot.version.tree.oldest();
+        left += self.segments.free(&images, oldest).count();
+        for (space, runs) in [(Keyspace::Changes, &needed.changes), (Keyspace::Undo, &needed.undo)]
+        {
+            for (start, end) in runs.gaps() {
+                let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+                let (start, end) = (Included(&start[..]), Excluded(&end[..]));
+                left += self.engine.scan(space, start, end, Direction::Ascending).count();
+            }
         }
         let scan = |space| self.engine.scan(space, Unbounded, Unbounded, Direction::Ascending);
         for entry in scan(Keyspace::Pages) {

@@ -246,7 +246,10 @@ impl Committer {
     /// Takes the commits that can share the next version out of `waiting` and applies them to the tree.
     /// `None` if none could: each of those was answered.
     fn group(&mut self, waiting: &mut VecDeque<Job>) -> Result<Option<Group>, Error> {
-        let mut group = Group::new(Version(self.header.version().0 + 1));
+        let mut group = Group::new(
+            Version(self.header.version().0 + 1),
+            self.shared.undo.is_kept(),
+        );
         let (mut bytes, mut later, mut failed) = (0, VecDeque::new(), None);
         while let Some(Job { work, answer, pass }) = waiting.pop_front() {
             // What writes a key that a member writes waits, and so does all that came after it.
@@ -384,6 +387,7 @@ impl Committer {
             }
         }
         let values_replaced = writes.take_replaced_values();
+        let undo = writes.take_undo();
         let replaced = writes.replaced_bytes() + size_of_val(&values_replaced[..]);
         version::write_replaced(version, values_replaced, &mut batch);
         let changes = writes.finish();
@@ -402,13 +406,15 @@ impl Committer {
         let mut pending = Pending { shared: shared.clone(), answers, committed: None, pass };
         self.writer.write_then(batch, move |done| {
             // A crash before this leaves the version out or whole; nobody was told of it.
-            let mut gone = Vec::new();
+            let mut gone = (Vec::new(), Vec::new());
             match done {
                 Ok(()) => {
                     let (version, state) = (at.header.version(), at.header.state());
                     let bytes = version::bytes_of(&changes);
                     let published = Published::new(&shared, at, log, &root);
-                    gone = shared.publish(published, bytes, replaced);
+                    // Before it is shown: whoever flushes it needs it.
+                    gone.0 = shared.undo.push(version, undo);
+                    gone.1 = shared.publish(published, bytes, replaced);
                     pending.committed = Some(Committed { version, state });
                 }
                 Err(error) => shared.fail(&error.into()),

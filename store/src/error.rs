@@ -163,6 +163,9 @@ pub enum Damage {
     /// A version's changes or tasks.
     #[error("the changes of version {0}")]
     Changes(Version),
+    /// What leads back from a version to the one before.
+    #[error("what leads back from version {0}")]
+    Undo(Version),
     /// A value that is stored on its own.
     #[error("value {index} of version {version}")]
     Value {

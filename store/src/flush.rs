@@ -21,12 +21,14 @@ use crate::{
     Damage, Error,
     commit::is_forgettable,
     engine::{Batch, Direction, Engine, EngineError, Ingest, Keyspace, Ticket, Writer},
-    record::{self, FLUSH_PREFIX, Segment, encode},
+    flushes::{self, Flushed},
+    record::{self, Segment, encode},
     retention::Retention,
     segments::{Account, Image, SEGMENT_BYTES, SegmentId, Table},
     snapshot::Snapshot,
     store::Shared,
     tree::{FrameId, PageId, Pages, Slot, Tree},
+    version,
 };
 
 /// Bytes of changes after which a flush is due, if that is more than a quarter of the state.
@@ -159,8 +161,8 @@ pub(crate) struct Flusher {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) epoch: u32,
-    /// The newest version that is flushed.
-    pub(crate) flushed: Option<Version>,
+    /// The newest flush.
+    pub(crate) flushed: Option<Flushed>,
     /// The next chunk of this epoch.
     pub(crate) chunk: u32,
     /// By what the store is pruned, if it is by itself.
@@ -216,7 +218,8 @@ impl Flusher {
     /// being freed of which most is dead.
     fn flush(&mut self, snapshot: &Snapshot, moves: bool) -> Result<(), Error> {
         let (shared, tree) = (self.shared.clone(), &snapshot.version.tree);
-        let is_new = self.flushed != Some(snapshot.version());
+        let version = snapshot.version();
+        let is_new = self.flushed.is_none_or(|flush| flush.version != version);
         let mut account = Account::begin(&shared.segments);
         if is_new {
             for id in tree.take_dead() {
@@ -239,16 +242,21 @@ impl Flusher {
             segment.born = image;
         }
         account.after.all.extend(segments);
-        // A crash here leaves chunks that no record names: the next opening sweeps them.
+        let since = match self.flushed {
+            Some(flush) if !is_new => flush.since,
+            _ => self.write_undo(version)?,
+        };
+        // A crash here leaves chunks that no record names: the next opening sweeps them, and the next pruning the undo.
         let id = |frame| id_of(&shared.pages, &placed, frame);
         let flush = record::Flush {
             top: tree.top.as_ref().map(|top| top.to_record(id)),
             entries: tree.entries,
             bytes: tree.bytes,
             image,
+            since: since.0,
         };
         let mut batch = Batch::new();
-        batch.put(Keyspace::Meta, key(snapshot.version()).to_vec(), encode(&flush));
+        batch.put(Keyspace::Meta, flushes::key(version).to_vec(), encode(&flush));
         account.close(image, tree.number(), &mut batch);
         self.writer.write(batch).wait()?;
         // A crash here leaves a finished flush.
@@ -256,13 +264,37 @@ impl Flusher {
             shared.pages.stored(frame, id);
         }
         account.settle();
-        self.flushed = Some(snapshot.version());
+        self.flushed = Some(Flushed { version, since, image });
         if let Some(retention) = &self.retention {
-            shared.pruning.flushed(snapshot.version(), retention);
+            shared.pruning.flushed(version, retention);
         }
         // Deleting is left to the committer: it alone knows which of them are being made again.
         shared.forget(old_requests(&*shared.engine, (shared.clock)())?);
         Ok(())
+    }
+
+    /// Stores what leads back from `version`, and gives the oldest version that it leads to.
+    fn write_undo(&self, version: Version) -> Result<Version, Error> {
+        let steps = self.shared.undo.back_from(version);
+        let Some(first) = steps.first() else { return Ok(version) };
+        // A version that undo of an older flush leads to is made from this one now.
+        let (flushed, since) = match &self.flushed {
+            Some(flush) => (Some(flush.version), flush.since),
+            None => (None, Version(0)),
+        };
+        let since = since.max(Version(first.version.0 - 1));
+        let (mut batch, mut tickets) = (Batch::new(), Vec::new());
+        // The flush before has stored those up to its own version.
+        for step in steps.iter().filter(|step| flushed.is_none_or(|flushed| step.version > flushed))
+        {
+            version::write_undo(step.version, &step.writes(), &mut batch);
+            if batch.bytes() >= BATCH_BYTES {
+                tickets.push(self.writer.write(std::mem::take(&mut batch)));
+            }
+        }
+        tickets.push(self.writer.write(batch));
+        tickets.into_iter().try_for_each(Ticket::wait)?;
+        Ok(since)
     }
 
     /// Lets the pages of sparse segments that the tree has be written anew, and those above them. False if there are
@@ -457,35 +489,6 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// The key of the record of a flush.
-pub(crate) fn key(version: Version) -> [u8; 14] {
-    let mut key = [0; 14];
-    key[..6].copy_from_slice(FLUSH_PREFIX);
-    key[6..].copy_from_slice(&version.0.to_be_bytes());
-    key
-}
-
-/// The newest flush of a version up to `version`: the version and its record's bytes.
-pub(crate) fn find(
-    engine: &dyn Engine,
-    version: Version,
-) -> Result<Option<(Version, Bytes)>, Error> {
-    let (first, last) = (key(Version(0)), key(version));
-    let mut found =
-        engine.scan(Keyspace::Meta, Included(&first), Included(&last), Direction::Descending);
-    let Some(entry) = found.next() else { return Ok(None) };
-    let (key, value) = entry?;
-    // A key of another length is none that was written.
-    let version = version_of(&key).ok_or(Error::Damaged(Damage::Manifest))?;
-    Ok(Some((version, value)))
-}
-
-/// The version in the key of the record of a flush.
-pub(crate) fn version_of(key: &[u8]) -> Option<Version> {
-    let version = key.strip_prefix(FLUSH_PREFIX)?.try_into().ok()?;
-    Some(Version(u64::from_be_bytes(version)))
-}
-
 /// The names of the requests that nobody has to remember any more.
 fn old_requests(engine: &dyn Engine, now: u64) -> Result<Vec<Bytes>, Error> {
     use std::ops::Bound::Unbounded;
@@ -501,8 +504,6 @@ fn old_requests(engine: &dyn Engine, now: u64) -> Result<Vec<Bytes>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Bound::Unbounded;
-
     use crate::{Commit, LogKey, Options, Store, engine::Memory};
 
     use super::*;
@@ -552,8 +553,7 @@ mod tests {
         let held = held.collect::<Vec<_>>();
         assert!(held[0].pages.unstored_bytes() > options.cache_bytes);
         store.close().unwrap();
-        let records = engine.scan(Keyspace::Meta, Unbounded, Unbounded, Direction::Ascending);
-        let flushes = records.filter(|it| version_of(&it.as_ref().unwrap().0).is_some()).count();
+        let flushes = flushes::all(&*engine).count();
         assert!((2..100).contains(&flushes), "{flushes} flushes");
     }
 }

@@ -29,12 +29,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(version: Version) -> Self {
+    /// One for `version`; if it `is_undoable`, it tells what leads back to the version before.
+    pub(crate) fn new(version: Version, is_undoable: bool) -> Self {
+        let undo = is_undoable.then(Vec::new);
         Group {
             version,
             batch: Batch::new(),
             values: Values::new(version),
-            writes: Writes::default(),
+            writes: Writes { undo, ..Writes::default() },
             tasks: BTreeMap::new(),
             opens: false,
             answers: Vec::new(),
@@ -73,6 +75,8 @@ pub(crate) struct Writes {
     /// Bytes of the pages that these replaced, and the values on their own.
     replaced: usize,
     replaced_values: Vec<StoredValue>,
+    /// What leads back from each of them to the one before, if that is asked for.
+    undo: Option<Vec<Write>>,
     /// The keys of the first `indexed` runs.
     keys: HashSet<Bytes>,
     indexed: usize,
@@ -89,11 +93,23 @@ impl Writes {
 
     /// Brings the tree up to date: once for as many members as came since the last time.
     pub(crate) fn apply(&mut self, tree: &mut Tree, pages: &Pages) -> Result<(), Error> {
-        match &self.runs[self.applied..] {
+        let merged;
+        let writes = match &self.runs[self.applied..] {
             [] => return Ok(()),
-            [run] => *tree = tree.update(pages, run)?,
-            runs => *tree = tree.update(pages, &merge(runs.iter().flatten().cloned().collect()))?,
-        }
+            [run] => run,
+            runs => {
+                merged = merge(runs.iter().flatten().cloned().collect());
+                &merged
+            }
+        };
+        *tree = match &mut self.undo {
+            None => tree.update(pages, writes)?,
+            Some(undo) => {
+                let (next, back) = tree.update_undoably(pages, writes)?;
+                undo.extend(back);
+                next
+            }
+        };
         self.applied = self.runs.len();
         self.replaced += tree.replaced_bytes();
         self.replaced_values.extend(tree.replaced_values());
@@ -108,6 +124,11 @@ impl Writes {
     /// The values on their own that the tree has no more need of.
     pub(crate) fn take_replaced_values(&mut self) -> Vec<StoredValue> {
         std::mem::take(&mut self.replaced_values)
+    }
+
+    /// The writes that lead back to the version before, one step behind the other, if they were asked for.
+    pub(crate) fn take_undo(&mut self) -> Option<Vec<Write>> {
+        self.undo.take()
     }
 
     /// All writes, in key order.

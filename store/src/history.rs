@@ -1,4 +1,4 @@
-//! Old versions: the newest of them in memory, the others made again from the nearest one below.
+//! Old versions: the newest of them in memory, the others made again from a flush, or from one that is open.
 
 use std::{
     collections::VecDeque,
@@ -6,16 +6,16 @@ use std::{
 };
 
 use anwansi_proofs::Version;
+use bytes::Bytes;
 
 use crate::{
-    Damage, Error, flush,
-    record::{self, decode},
+    Error,
+    flushes::{self, Flushed},
     replay::{GATHERED_BYTES, replay},
     retention::{Hold, Kept, Versions},
-    segments::Image,
     snapshot::{At, Snapshot},
     threads,
-    tree::{Pages, Tree},
+    tree::Tree,
 };
 
 /// Old versions that are kept open for the next request, at most.
@@ -66,9 +66,17 @@ impl History {
         gone
     }
 
-    /// Lets go of versions that are not kept any more, and gives them for whoever has the time to drop them.
-    pub(crate) fn forget(&self, kept: &Kept) -> Vec<Arc<At>> {
-        let is_kept = |(at, _): &(Arc<At>, usize)| kept.has(at.header.version());
+    /// Lets go of versions that are not kept any more, and of those that are made again from the newest flush but hold
+    /// older pages. Gives them for whoever has the time to drop them.
+    pub(crate) fn forget(&self, kept: &Kept, newest: Option<&Flushed>) -> Vec<Arc<At>> {
+        let is_kept = |(at, _): &(Arc<At>, usize)| {
+            let version = at.header.version();
+            let is_older = newest.is_some_and(|flush| {
+                let has_its_pages = at.image.as_ref().is_some_and(|it| it.held() == flush.image);
+                flush.since <= version && version < flush.version && !has_its_pages
+            });
+            kept.has(version) && !is_older
+        };
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let versions = std::mem::take(&mut recent.versions);
         let (stay, mut gone): (VecDeque<_>, VecDeque<_>) = versions.into_iter().partition(is_kept);
@@ -137,8 +145,7 @@ fn make_room(opened: &mut Vec<(Arc<At>, usize)>, bytes_max: usize) -> Result<(),
     Ok(())
 }
 
-/// Makes a version again: from an open version below it or from the flush at or before it, whichever
-/// is nearer, by the changes since.
+/// Makes a version again, from an open version below it or from a flush.
 ///
 /// Gives the bytes of the pages that were made for it, too.
 fn make(
@@ -147,48 +154,49 @@ fn make(
     version: Version,
     versions: &Versions,
 ) -> Result<(At, usize), Error> {
+    let engine = &*newest.engine;
     let (start, tree, image, _replay) = {
+        // Nobody may delete what it is made from, from its choice on.
         let _starting = versions.starting();
-        let (start, tree, image) = start(newest, below, version, versions)?;
-        (start, tree, image, versions.replays.hold((Version(start.0 + 1), version)))
+        let base = flushes::read_base(engine, version)?;
+        let (start, tree, image) = match (below, base) {
+            (Some(below), base) if is_nearer(below, base.as_ref(), version, versions) => {
+                let image = below.image.as_ref().map(Hold::again);
+                (below.header.version(), below.tree.clone(), image)
+            }
+            (_, Some((flush, bytes))) => {
+                let tree = flushes::tree(&newest.pages, (&flush, &bytes))?;
+                (flush.version, tree, Some(versions.images.hold(flush.image)))
+            }
+            // Before the first flush.
+            (_, None) => (Version(0), Tree::default(), None),
+        };
+        (start, tree, image, versions.hold_steps(start, version))
     };
-    let (engine, pages) = (&*newest.engine, &newest.pages);
     let (header, tree, bytes) =
-        replay(engine, pages, (start, tree), version, GATHERED_BYTES, |_| {})?;
+        replay(engine, &newest.pages, (start, tree), version, GATHERED_BYTES, |_| {})?;
     let mut at = At::new(header, tree, versions);
     at.image = image;
     Ok((at, bytes))
 }
 
-/// From which version another one is made: `below` or the newest flushed one, whichever is newer, with its tree and a
-/// hold on the image of that; before the first flush, version 0. Nobody may delete flushes meanwhile.
-fn start(
-    newest: &Snapshot,
-    below: Option<&At>,
+/// Whether it is better to make `version` from the version `below` than from `base`.
+fn is_nearer(
+    below: &At,
+    base: Option<&(Flushed, Bytes)>,
     version: Version,
     versions: &Versions,
-) -> Result<(Version, Tree, Option<Hold<Image>>), Error> {
-    let found = flush::find(&*newest.engine, version)?;
-    let flushed = found.as_ref().map_or(Version(0), |(flushed, _)| *flushed);
-    if let Some(below) = below.filter(|below| below.header.version() >= flushed) {
-        let image = below.image.as_ref().map(Hold::again);
-        return Ok((below.header.version(), below.tree.clone(), image));
+) -> bool {
+    let below = below.header.version();
+    match base {
+        None => true,
+        Some((flush, _)) if flush.version <= version => below >= flush.version,
+        // All changes are there from the horizon on alone.
+        Some((flush, _)) => {
+            below.0 + 1 >= versions.kept().horizon().0
+                && version.0 - below.0 <= flush.version.0 - version.0
+        }
     }
-    let Some((flushed, bytes)) = found else { return Ok((Version(0), Tree::default(), None)) };
-    let (tree, image) = read_flush(&newest.pages, &bytes, flushed)?;
-    Ok((flushed, tree, Some(versions.images.hold(image))))
-}
-
-/// The tree that a flush names, and its image.
-pub(crate) fn read_flush(
-    pages: &Pages,
-    bytes: &[u8],
-    version: Version,
-) -> Result<(Tree, Image), Error> {
-    let damage = Damage::Flush(version);
-    let flush: record::Flush<'_> = decode(bytes, damage)?;
-    let tree = Tree::stored(pages, &flush).ok_or(Error::Damaged(damage))?;
-    Ok((tree, flush.image))
 }
 
 #[cfg(test)]

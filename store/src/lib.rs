@@ -49,6 +49,7 @@ pub mod engine;
 mod error;
 mod finality;
 mod flush;
+mod flushes;
 mod gate;
 mod group;
 mod history;
@@ -66,6 +67,7 @@ mod store;
 mod threads;
 mod transaction;
 mod tree;
+mod undo;
 mod version;
 
 pub use check::Report;

@@ -20,7 +20,8 @@ pub struct Options {
     /// old versions, and memory that is free for the next ones. Commits wait for a flush while five eighths of it are
     /// not stored. Only what must be in memory goes beyond it: pages that a reader of an old version holds, or that one
     /// commit makes. Beside it some 100 bytes are taken for each page that lies below one that was looked at since the
-    /// opening, changes that are made again when a store is opened, and what the engine needs for itself.
+    /// opening, changes that are made again when a store is opened, with a retention a sixteenth of this for what leads back
+    /// from the newest versions, and what the engine needs for itself.
     pub cache_bytes: usize,
     /// Tells the time, in milliseconds since 1970: what headers carry.
     pub clock: Clock,

@@ -14,7 +14,7 @@ use wincode::{SchemaRead, SchemaWrite, config::DefaultConfig};
 use crate::{Damage, Error, PageId, engine::Keyspace, segments::Image};
 
 /// The format of every kind of record, and of their arrangement.
-pub(crate) const FORMAT: u8 = 2;
+pub(crate) const FORMAT: u8 = 3;
 
 /// The longest record, in bytes: far below what the codec allows for one sequence.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -104,6 +104,8 @@ pub(crate) struct Flush<'a> {
     /// Of keys and values together.
     pub(crate) bytes: u64,
     pub(crate) image: Image,
+    /// The oldest version that undo leads back to; its own if there is none.
+    pub(crate) since: u64,
 }
 
 /// A run of chunks of pages, all of one flush.

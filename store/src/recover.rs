@@ -13,9 +13,9 @@ use crate::{
     Damage, Error, Options, Store,
     commit::{Committer, IN_FLIGHT_MAX, Jobs},
     engine::{Batch, Direction, Engine, Keyspace, Writer},
-    flush::{self, Flusher, Trigger},
+    flush::{Flusher, Trigger},
+    flushes::{self, Flushed},
     gate::Gate,
-    history::read_flush,
     keys::LogKey,
     ledger::{self, Clerk},
     log::Log,
@@ -27,6 +27,7 @@ use crate::{
     store::{Shared, Threads},
     threads,
     tree::{PageId, Pages, Tree, Write},
+    undo::Undo,
     version,
 };
 
@@ -36,6 +37,9 @@ const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// The part of the budget for pages that changes may have which are applied at once, if that is more than
 /// [`GATHERED_BYTES`]: few pages are in memory yet.
 const GATHERED_PART: usize = 8;
+
+/// The part of the budget for pages that undo may take, beside it.
+const UNDO_PART: usize = 16;
 
 /// Opens the store in `engine`, or makes a new one.
 pub(crate) fn open(
@@ -74,8 +78,13 @@ pub(crate) fn open(
     let (trigger, messages) = Trigger::new(options.cache_bytes);
     let versions = Versions::load(&*engine)?;
     let replayed = threads::aside(|| remake(&*engine, &pages, &writer, newest, &trigger))?;
-    let (last_flush, image, header, tree) = replayed?;
+    let (last_flush, header, tree) = replayed?;
+    let image = last_flush.map_or_else(Image::default, |flush| flush.image);
     let segments = Segments::load(&*engine, image)?;
+    let undo = Undo::new(options.cache_bytes / UNDO_PART);
+    if let Some(retention) = &options.retention {
+        undo.keep(retention.last);
+    }
     let at = Arc::new(At::new(header.clone(), tree.clone(), &versions));
 
     let clock = options.clock.clone();
@@ -86,7 +95,7 @@ pub(crate) fn open(
         pages,
         (key, clock),
         trigger,
-        (versions, segments),
+        (versions, segments, undo),
         state,
         desk,
     ));
@@ -128,7 +137,8 @@ pub(crate) fn open(
     spawn("anwansi clerk", Box::new(move || clerk.run()))?;
     if let Some(pruner) = pruner {
         // What an earlier one has left, and what is behind the newest flush.
-        shared.pruning.flushed(last_flush.unwrap_or_default(), &pruner.retention);
+        let flushed = last_flush.map_or(Version(0), |flush| flush.version);
+        shared.pruning.flushed(flushed, &pruner.retention);
         spawn("anwansi pruner", Box::new(move || pruner.run()))?;
     }
     // If nobody commits, nobody else asks for it.
@@ -170,29 +180,26 @@ fn compare_with_signed(engine: &dyn Engine, log: &Log) -> Result<(), Error> {
     }
 }
 
-/// The newest version: the newest flush, and the changes since. Gives the version of that flush too.
+/// The newest version: the newest flush, and the changes since. Gives that flush too.
 fn remake(
     engine: &dyn Engine,
     pages: &Pages,
     writer: &Writer,
     newest: Version,
     trigger: &Trigger,
-) -> Result<(Option<Version>, Image, Header, Tree), Error> {
-    let (flushed, image) = match flush::find(engine, newest)? {
-        Some((version, bytes)) => {
-            let (tree, image) = read_flush(pages, &bytes, version)?;
-            (Some((version, tree)), image)
-        }
-        None => (None, Image::default()),
+) -> Result<(Option<Flushed>, Header, Tree), Error> {
+    let found = flushes::newest(engine, newest)?;
+    let start = match &found {
+        Some((flush, bytes)) => (flush.version, flushes::tree(pages, (flush, bytes))?),
+        None => <_>::default(),
     };
-    let last_flush = flushed.as_ref().map(|(version, _)| *version);
+    let flushed = found.map(|(flush, _)| flush);
     let count = |changes: &[Write]| trigger.count(version::bytes_of(changes));
     let gathered_max = GATHERED_BYTES.max(pages.bytes_max() / GATHERED_PART);
-    let flushed = flushed.unwrap_or_default();
-    let (header, tree, _) = replay(engine, pages, flushed, newest, gathered_max, count)?;
+    let (header, tree, _) = replay(engine, pages, start, newest, gathered_max, count)?;
     // Only now it is certain that the flush is what it says.
-    sweep(engine, writer, image)?;
-    Ok((last_flush, image, header, tree))
+    sweep(engine, writer, flushed.map_or_else(Image::default, |flush| flush.image))?;
+    Ok((flushed, header, tree))
 }
 
 /// Deletes the chunks of flushes that a crash left unfinished: those behind the newest finished one.

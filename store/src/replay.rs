@@ -1,4 +1,4 @@
-//! From the tree of one version to that of a later one, by the changes in storage.
+//! From the tree of one version to that of another, by what is in storage: forwards by changes, backwards by undo.
 
 use anwansi_proofs::{Header, Version};
 
@@ -16,10 +16,9 @@ pub(crate) const GATHERED_BYTES: usize = 64 << 20;
 /// What a write takes beside its key and value, about: half of it while writes are sorted.
 const WRITE_BYTES: usize = size_of::<Write>() / 2 * 3;
 
-/// Makes version `to` again from `tree`, which is that of version `from`. `seen` hears of the changes of each
-/// version. Those of many versions are gathered in about `gathered_max` bytes of memory before the tree is updated: a
-/// page that several of them change is made once. Gives its header, its tree, and the bytes of the pages that were
-/// made.
+/// Makes version `to` again from `tree`, which is that of version `from`. `seen` hears of the writes of each
+/// step. Those of many steps are gathered in about `gathered_max` bytes of memory before the tree is updated: a page that
+/// several of them change is made once. Gives its header, its tree, and the bytes of the pages that were made.
 ///
 /// # Errors
 /// If what is stored is damaged: roots are compared with their headers before the first change, after the
@@ -35,14 +34,23 @@ pub(crate) fn replay(
     let mut header = version::read(engine, from)?.0;
     compare(&tree, &header)?;
     let (mut gathered, mut bytes, mut made) = (Vec::new(), 0, 0);
-    for version in from.0 + 1..=to.0 {
-        let record;
-        (header, record) = version::read(engine, Version(version))?;
-        let changes = version::read_chunks(engine, Version(version), ChunkKind::State, &record)?;
-        seen(&changes);
-        bytes += changes.iter().map(|write| write.bytes() + WRITE_BYTES).sum::<usize>();
-        gathered.extend(changes);
-        if version == to.0 || bytes >= gathered_max {
+    let mut at = from;
+    while at != to {
+        let writes;
+        if at < to {
+            at.0 += 1;
+            let record;
+            (header, record) = version::read(engine, at)?;
+            writes = version::read_chunks(engine, at, ChunkKind::State, &record)?;
+        } else {
+            writes = version::read_undo(engine, at)?;
+            at.0 -= 1;
+            header = version::read(engine, at)?.0;
+        }
+        seen(&writes);
+        bytes += writes.iter().map(|write| write.bytes() + WRITE_BYTES).sum::<usize>();
+        gathered.extend(writes);
+        if at == to || bytes >= gathered_max {
             tree = tree.update(pages, &merge(gathered))?;
             made += tree.made_bytes();
             compare(&tree, &header)?;

@@ -36,6 +36,7 @@ use crate::{
     threads,
     transaction::{Reads, Transaction},
     tree::{Pages, Write},
+    undo::Undo,
     version,
 };
 
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) versions: Versions,
     pub(crate) segments: Segments,
     pub(crate) pruning: Pruning,
+    pub(crate) undo: Undo,
     /// What readers see.
     published: RwLock<Arc<Published>>,
     /// Told when it changes.
@@ -86,7 +88,7 @@ impl Shared {
         pages: Arc<Pages>,
         (key, clock): (LogKey, Clock),
         flush: flush::Trigger,
-        (versions, segments): (Versions, Segments),
+        (versions, segments, undo): (Versions, Segments, Undo),
         (at, log): (Arc<At>, Log),
         desk: Desk,
     ) -> Self {
@@ -105,6 +107,7 @@ impl Shared {
             versions,
             segments,
             pruning,
+            undo,
             published,
             changed,
             failure,
@@ -233,8 +236,8 @@ impl Store {
     /// storage.
     ///
     /// # Cost
-    /// Nothing for the newest ones; for others the changes since the nearest flush, or the nearest
-    /// version that is open, are applied again.
+    /// Nothing for the newest ones; for others the changes since a flush, or since a version that is open, are applied
+    /// again, or undone.
     pub fn at(&self, version: Version) -> Result<Snapshot, Error> {
         let published = self.shared.published();
         let (shared, newest) = (&self.shared, &published.snapshot);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     Damage, Error,
-    engine::{Batch, Engine, Keyspace},
+    engine::{Batch, Engine, Keyspace, scan_prefix},
     record::{
         self, CHUNK_BYTES, ChunkKind, INLINE_BYTES_MAX, Replaced, ReplacedValue, StoredValue,
         VersionRecord, decode, encode, numbered_key,
@@ -44,8 +44,8 @@ impl Values {
 /// Puts a version into `batch`: `changes` of the state and entries of the tasks tree, in key order.
 pub(crate) fn write(header: &Header, changes: &[Write], tasks: &[Write], batch: &mut Batch) {
     let version = header.version();
-    let state_chunks = write_chunks(version, ChunkKind::State, changes, batch);
-    let task_chunks = write_chunks(version, ChunkKind::Tasks, tasks, batch);
+    let state_chunks = write_chunks(version, ChunkKind::State.space(), changes, batch);
+    let task_chunks = write_chunks(version, ChunkKind::Tasks.space(), tasks, batch);
     let record = VersionRecord { header: header.to_string(), chunks: [state_chunks, task_chunks] };
     batch.put(Keyspace::Headers, version.0.to_be_bytes().to_vec(), encode(&record));
 }
@@ -72,10 +72,15 @@ pub(crate) fn bytes_of(changes: &[Write]) -> u64 {
     changes.iter().map(|write| write.bytes() as u64).sum()
 }
 
+/// Puts into `batch` the writes that lead back from `version` to the one before, in key order.
+pub(crate) fn write_undo(version: Version, undo: &[Write], batch: &mut Batch) {
+    write_chunks(version, Keyspace::Undo, undo, batch);
+}
+
 /// Puts `changes` into chunks, and gives their number.
 fn write_chunks(
     version: Version,
-    kind: ChunkKind,
+    space: Keyspace,
     mut changes: &[Write],
     batch: &mut Batch,
 ) -> u32 {
@@ -89,7 +94,7 @@ fn write_chunks(
         };
         let (chunk, rest) = changes.split_at(changes.iter().take_while(fits).count());
         let record = record::Chunk { changes: chunk.iter().map(Write::to_record).collect() };
-        batch.put(kind.space(), numbered_key(version.0, chunks).to_vec(), encode(&record));
+        batch.put(space, numbered_key(version.0, chunks).to_vec(), encode(&record));
         (changes, chunks) = (rest, chunks + 1);
     }
     chunks
@@ -115,24 +120,39 @@ pub(crate) fn read_chunks(
     record: &VersionRecord,
 ) -> Result<Vec<Write>, Error> {
     let damage = Damage::Changes(version);
-    let damaged = || Error::Damaged(damage);
-    let mut changes: Vec<Write> = Vec::new();
+    let mut changes = Vec::new();
     for index in 0..record.chunks[kind as usize] {
         let bytes = engine.get(kind.space(), &numbered_key(version.0, index))?;
-        let bytes = bytes.ok_or_else(damaged)?;
-        let chunk: record::Chunk<'_> = decode(&bytes, damage)?;
-        for record::Change { key, value } in &chunk.changes {
-            let value = match value {
-                Some(value) => Some(Value::from_record(value).ok_or_else(damaged)?),
-                None => None,
-            };
-            let key = Bytes::copy_from_slice(key);
-            let ascends = changes.last().is_none_or(|last| last.key < key);
-            if !ascends || !anwansi_proofs::path::is_key(&key) {
-                return Err(damaged());
-            }
-            changes.push(Write { key, value });
-        }
+        read_chunk(&bytes.ok_or(Error::Damaged(damage))?, damage, &mut changes)?;
     }
     Ok(changes)
+}
+
+/// The writes that lead back from `version` to the one before, in key order. How many there are is not known: whether
+/// they are all shows the root that they lead to.
+pub(crate) fn read_undo(engine: &dyn Engine, version: Version) -> Result<Vec<Write>, Error> {
+    let mut undo = Vec::new();
+    for entry in scan_prefix(engine, Keyspace::Undo, &version.0.to_be_bytes()) {
+        read_chunk(&entry?.1, Damage::Undo(version), &mut undo)?;
+    }
+    Ok(undo)
+}
+
+/// Appends the writes of a chunk to those before it.
+fn read_chunk(bytes: &[u8], damage: Damage, writes: &mut Vec<Write>) -> Result<(), Error> {
+    let damaged = || Error::Damaged(damage);
+    let chunk: record::Chunk<'_> = decode(bytes, damage)?;
+    for record::Change { key, value } in &chunk.changes {
+        let value = match value {
+            Some(value) => Some(Value::from_record(value).ok_or_else(damaged)?),
+            None => None,
+        };
+        let key = Bytes::copy_from_slice(key);
+        let ascends = writes.last().is_none_or(|last| last.key < key);
+        if !ascends || !anwansi_proofs::path::is_key(&key) {
+            return Err(damaged());
+        }
+        writes.push(Write { key, value });
+    }
+    Ok(())
 }

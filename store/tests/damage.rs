@@ -205,7 +205,7 @@ fn newer_and_foreign_stores_are_refused() {
     let sum = Digest::of(&bytes);
     bytes.extend(&sum.0[..8]);
     let opened = try_open(with(&memory, *space, key, Some(bytes.into())));
-    assert!(matches!(opened, Err(Error::OtherFormat { found: 3, known: 2 })), "{opened:?}");
+    assert!(matches!(opened, Err(Error::OtherFormat { found: 4, known: 3 })), "{opened:?}");
 
     let other = LogKey::from_secret([8; 32], None).unwrap();
     let opened = Store::open(Arc::new(memory), other, &Options::default());

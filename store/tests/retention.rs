@@ -282,6 +282,63 @@ fn receipt_counts_what_is_gone_from_storage() {
     assert_eq!(count(&*memory, Keyspace::Replaced), 0);
 }
 
+#[test]
+fn versions_behind_a_flush_go_back_from_it_and_need_none_before() {
+    let memory = Arc::new(Memory::new());
+    // A few versions alone stay in memory.
+    let options = Options { cache_bytes: 512 << 10, ..Options::default() };
+    let key = || LogKey::from_secret(SECRET, None).unwrap();
+    let open = || Store::open(memory.clone(), key(), &options).unwrap();
+    let store = open();
+    let (mut rng, mut model) = (Rng::with_seed(9), Model::new());
+    let retention = Retention { last: NonZeroU64::new(10).unwrap(), every: NonZeroU64::new(4) };
+    model.prune(&store, &retention);
+    let records = |prefix: &str| {
+        let records = memory.scan(Keyspace::Meta, Unbounded, Unbounded, Direction::Ascending);
+        records.filter(|it| it.as_ref().unwrap().0.starts_with(prefix.as_bytes())).count()
+    };
+    for round in 0..8 {
+        (0..17).for_each(|_| model.commit(&store, &mut rng));
+        let without_every = Retention { every: None, ..retention };
+        let retention = if round % 2 == 0 { without_every } else { retention };
+        // It stays where it is made from, when there are newer flushes and its neighbours are gone.
+        if round == 3 {
+            let pin = model.states.len() - 5;
+            store.pin(version(pin)).unwrap();
+            model.pins.insert(pin);
+        }
+        let reader = store.at(version(model.states.len() - 7)).unwrap();
+        model.prune(&store, &retention);
+        model.compare(&store);
+        drop(reader);
+        if round < 3 && round % 2 == 0 {
+            assert_eq!(records("flush/"), 1);
+            assert_eq!(records("segment/"), 1);
+        }
+        assert!(count(&*memory, Keyspace::Undo) > 0);
+    }
+    store.close().unwrap();
+    drop(store);
+    let store = open();
+    model.compare(&store);
+    // Nobody has gathered what leads back over the opening: the flush before it is needed until that is behind it.
+    let last_ten = Retention { every: None, ..retention };
+    (0..3).for_each(|_| model.commit(&store, &mut rng));
+    model.pins.clear();
+    store.pins().into_iter().for_each(|pin| assert!(store.unpin(pin).unwrap()));
+    model.prune(&store, &last_ten);
+    model.compare(&store);
+    assert_eq!(records("flush/"), 2);
+    (0..10).for_each(|_| model.commit(&store, &mut rng));
+    model.prune(&store, &last_ten);
+    model.compare(&store);
+    assert_eq!(records("flush/"), 1);
+    // With the last of them, no undo is left.
+    model.prune(&store, &Retention { last: NonZeroU64::MIN, every: None });
+    model.compare(&store);
+    assert_eq!(count(&*memory, Keyspace::Undo), 0);
+}
+
 /// The bytes of all pages in storage.
 fn page_bytes(engine: &dyn Engine) -> usize {
     let chunks = engine.scan(Keyspace::Pages, Unbounded, Unbounded, Direction::Ascending);

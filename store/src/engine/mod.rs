@@ -59,6 +59,8 @@ pub enum Keyspace {
     Tasks,
     /// Large values that a version has replaced, by the last one that has them.
     Replaced,
+    /// What leads from flushed versions back to those before them, in chunks.
+    Undo,
 }
 
 /// Which end of a range a scan starts from.
@@ -210,7 +212,7 @@ pub fn open(url: &str) -> Result<Arc<dyn Engine>, EngineError> {
 
 impl Keyspace {
     /// All keyspaces, in the order of [`index`](Keyspace::index).
-    pub const ALL: [Keyspace; 11] = [
+    pub const ALL: [Keyspace; 12] = [
         Keyspace::Meta,
         Keyspace::Headers,
         Keyspace::Tiles,
@@ -222,6 +224,7 @@ impl Keyspace {
         Keyspace::Blobs,
         Keyspace::Tasks,
         Keyspace::Replaced,
+        Keyspace::Undo,
     ];
 
     /// Returns the name under which it is stored.
@@ -239,6 +242,7 @@ impl Keyspace {
             Keyspace::Blobs => "blobs",
             Keyspace::Tasks => "tasks",
             Keyspace::Replaced => "replaced",
+            Keyspace::Undo => "undo",
         }
     }
 

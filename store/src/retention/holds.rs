@@ -39,6 +39,10 @@ impl<T: Copy + Ord> Holds<T> {
 }
 
 impl<T: Copy + Ord> Hold<T> {
+    pub(crate) fn held(&self) -> T {
+        self.held
+    }
+
     /// Another hold on the same.
     pub(crate) fn again(&self) -> Self {
         self.holds.hold(self.held)

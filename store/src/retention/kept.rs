@@ -152,8 +152,9 @@ pub(crate) struct Versions {
     pub(crate) openers: Arc<Holds<Version>>,
     /// Held while it is chosen from which flush a version is made, and by whoever deletes flushes.
     starting: Mutex<()>,
-    /// Who applies changes: of which versions, the first and the last.
-    pub(crate) replays: Arc<Holds<(Version, Version)>>,
+    /// Who applies changes, or undo: of which versions, the first and the last.
+    pub(crate) changes: Arc<Holds<(Version, Version)>>,
+    pub(crate) undo: Arc<Holds<(Version, Version)>>,
     /// From which images in storage versions that were opened again are read.
     pub(crate) images: Arc<Holds<Image>>,
 }
@@ -161,8 +162,8 @@ pub(crate) struct Versions {
 impl Versions {
     pub(crate) fn load(engine: &dyn Engine) -> Result<Self, Error> {
         let kept = RwLock::new(Arc::new(Kept::load(engine)?));
-        let (deciding, readers, openers, starting, replays, images) = <_>::default();
-        Ok(Versions { kept, deciding, readers, openers, starting, replays, images })
+        let (deciding, readers, openers, starting, changes, undo, images) = <_>::default();
+        Ok(Versions { kept, deciding, readers, openers, starting, changes, undo, images })
     }
 
     pub(crate) fn kept(&self) -> Arc<Kept> {
@@ -188,6 +189,15 @@ impl Versions {
     /// Lets nobody delete flushes.
     pub(crate) fn starting(&self) -> MutexGuard<'_, ()> {
         self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets stay what leads from one version to another.
+    pub(crate) fn hold_steps(&self, from: Version, to: Version) -> Hold<(Version, Version)> {
+        if from <= to {
+            self.changes.hold((Version(from.0 + 1), to))
+        } else {
+            self.undo.hold((Version(to.0 + 1), from))
+        }
     }
 
     /// Makes `next` what is kept, once that is durable; `deciding` is held meanwhile.

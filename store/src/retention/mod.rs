@@ -11,7 +11,7 @@ pub(crate) use self::{
     holds::{Hold, Holds},
     kept::{Kept, Versions},
     prune::{Pruner, Pruning, prune},
-    sweep::{Needed, flushes, images, listed, newest_needed},
+    sweep::{Needed, images, listed, newest_needed},
 };
 pub use self::{prune::Receipt, sweep::Freed};
 

@@ -19,9 +19,8 @@ use super::{
 };
 use crate::{
     Error, Pruned,
-    engine::{Keyspace, Writer},
-    flush,
-    history::read_flush,
+    engine::Writer,
+    flushes::{self, Flushed},
     store::Shared,
     tree::Pages,
     version,
@@ -36,7 +35,7 @@ pub struct Receipt {
     pub oldest: Version,
     /// How many flushes were deleted: trees of versions, in pages.
     pub flushes: u64,
-    /// Changes of versions that were deleted, in chunks.
+    /// Changes of versions that were deleted, and what led back from versions, in chunks.
     pub changes: Freed,
     /// Values of more than 1 KiB that were deleted.
     pub values: Freed,
@@ -181,15 +180,19 @@ pub(crate) fn prune(
 ) -> Result<Receipt, Error> {
     let _held = shared.pruning.hold_unless_closed().ok_or(Error::Closed)?;
     let started = Instant::now();
+    shared.undo.keep(retention.last);
     let newest = shared.published().snapshot.version();
-    let (flushed, root_before) = match flush::find(&*shared.engine, newest)? {
-        Some((flushed, _)) => (flushed, version::read(&*shared.engine, flushed)?.0.state()),
+    let flush = flushes::newest(&*shared.engine, newest)?.map(|(flush, _)| flush);
+    let (flushed, root_before) = match &flush {
+        Some(Flushed { version, .. }) => {
+            (*version, version::read(&*shared.engine, *version)?.0.state())
+        }
         None => (Version(0), Root::empty()),
     };
     let failed = |error: &Error| shared.fail_if_unwritten(error);
     let dropped = shared.versions.retain(retention, newest, writer).inspect_err(failed)?;
     let kept = shared.versions.kept();
-    drop(shared.history.forget(&kept));
+    drop(shared.history.forget(&kept, flush.as_ref()));
     let mut sweep = Sweep::new(shared, writer, pace);
     sweep.run().inspect_err(failed)?;
     let Swept { flushes, changes, values, pages } = sweep.swept;
@@ -210,12 +213,12 @@ pub(crate) fn prune(
 
 /// The root of a flushed version's state, from its pages.
 fn root_of(shared: &Shared, flushed: Version) -> Result<Root, Error> {
-    let Some(bytes) = shared.engine.get(Keyspace::Meta, &flush::key(flushed))? else {
+    let Some((flush, bytes)) = flushes::newest(&*shared.engine, flushed)? else {
         return Ok(Root::empty());
     };
     // In no memory that the store has: it is read from storage.
     let pages = Pages::new(shared.engine.clone(), 0, shared.pages.threads().clone());
-    let (tree, _) = read_flush(&pages, &bytes, flushed)?;
+    let tree = flushes::tree(&pages, (&flush, &bytes))?;
     // Its top page is read, and hashed again.
     tree.find(&pages, &[0])?;
     Ok(tree.root())

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use super::Kept;
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Engine, Keyspace, Writer, scan_prefix},
-    flush,
-    record::{self, FLUSH_PREFIX, ReplacedValue, decode, encode, numbered_key},
+    engine::{Batch, Direction, Engine, Keyspace, Writer},
+    flushes::{self, Flushed},
+    record::{self, ReplacedValue, decode, encode, numbered_key},
     segments::{Image, Table},
     store::Shared,
 };
@@ -50,74 +50,89 @@ pub(crate) struct Swept {
 /// What versions that are kept or being opened are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Needed {
-    /// The flushes from which they are made.
-    pub(crate) flushes: Vec<Version>,
-    /// The versions of which the changes are needed: first and last of each run, in order. The last run has no end.
-    pub(crate) changes: Vec<(u64, u64)>,
+    /// The flushes from which they are made, in order.
+    pub(crate) flushes: Vec<Flushed>,
+    /// The versions of which the changes are needed. The last run has no end.
+    pub(crate) changes: Runs,
+    /// Those of which the undo is needed. What is newer than the newest flush is none of its business.
+    pub(crate) undo: Runs,
 }
 
 impl Needed {
-    /// Of the versions that are kept, those that are being opened, and those whose changes are being applied (first and
-    /// last), if these flushes are there.
+    /// Of the versions that are kept, those that are being opened, and those whose changes or undo is being applied (first
+    /// and last), if these flushes are there.
     pub(crate) fn new(
-        flushes: &[Version],
+        flushes: &[Flushed],
         kept: &Kept,
         opening: &[Version],
-        replays: &[(Version, Version)],
+        [changes, undo]: [&[(Version, Version)]; 2],
     ) -> Self {
         let horizon = kept.horizon();
-        let before = |version: Version| {
-            let count = flushes.partition_point(|flush| *flush <= version);
-            count.checked_sub(1).map(|at| flushes[at])
-        };
-        let mut needed = Needed { flushes: Vec::new(), changes: Vec::new() };
+        let run = |(first, last): &(Version, Version)| (first.0, last.0);
+        let mut changes = changes.iter().map(run).collect::<Vec<_>>();
+        let mut undo = undo.iter().map(run).collect::<Vec<_>>();
+        let mut needed = Vec::new();
         let mut need = |first: Version, last: Version| {
-            let flush = before(first);
-            needed.flushes.extend(flush);
-            let since = flush.map_or(0, |flush| flush.0 + 1);
+            let base = flushes::base(flushes, first);
+            needed.extend(base);
+            let since = base.map_or(0, |flush| flush.version.0 + 1);
             // Its own changes are asked for, even if it is a flush that it is made from.
-            needed.changes.push((since.min(first.0), last.0));
+            changes.push((since.min(first.0), last.0));
+            undo.push((first.0 + 1, since.saturating_sub(1)));
         };
         let opening = opening.iter().copied().filter(|version| *version < horizon);
         kept.below_horizon().chain(opening).for_each(|at| need(at, at));
         // And all that come meanwhile.
         need(horizon, Version(u64::MAX));
-        needed.flushes.extend(flushes.iter().filter(|flush| **flush >= horizon));
-        needed.flushes.sort_unstable();
-        needed.flushes.dedup();
-        let replays = replays.iter().map(|(first, last)| (first.0, last.0));
-        needed.changes.extend(replays.filter(|(first, last)| first <= last));
-        needed.changes.sort_unstable();
-        needed.changes.dedup_by(|next, before| {
+        // From that flush on, any can be the one that a version is made from.
+        let first = flushes::base(flushes, horizon).map_or(horizon, |flush| flush.version);
+        for flush in flushes.iter().filter(|flush| flush.version >= first.max(horizon)) {
+            needed.push(flush);
+            undo.push((flush.since.max(horizon).0 + 1, flush.version.0));
+        }
+        let mut needed = needed.into_iter().copied().collect::<Vec<_>>();
+        needed.sort_unstable_by_key(|flush| flush.version);
+        needed.dedup();
+        let newest = flushes.last().map_or(0, |flush| flush.version.0);
+        undo.push((newest + 1, u64::MAX));
+        Needed { flushes: needed, changes: Runs::new(changes), undo: Runs::new(undo) }
+    }
+
+    pub(crate) fn has_flush(&self, version: Version) -> bool {
+        self.flushes.binary_search_by_key(&version, |flush| flush.version).is_ok()
+    }
+}
+
+/// Runs of versions, in order and apart from one another: first and last of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Runs(Vec<(u64, u64)>);
+
+impl Runs {
+    fn new(mut runs: Vec<(u64, u64)>) -> Self {
+        runs.retain(|(first, last)| first <= last);
+        runs.sort_unstable();
+        runs.dedup_by(|next, before| {
             let joins = next.0 <= before.1.saturating_add(1);
             if joins {
                 before.1 = before.1.max(next.1);
             }
             joins
         });
-        needed
+        Runs(runs)
     }
 
-    pub(crate) fn has_changes_of(&self, version: Version) -> bool {
-        let behind = self.changes.partition_point(|(first, _)| *first <= version.0);
-        behind > 0 && version.0 <= self.changes[behind - 1].1
+    pub(crate) fn have(&self, version: Version) -> bool {
+        let behind = self.0.partition_point(|(first, _)| *first <= version.0);
+        behind > 0 && version.0 <= self.0[behind - 1].1
     }
 
-    /// The runs of versions before and between those whose changes are needed: the first, and the one behind the last.
+    /// The runs of versions before and between them: the first, and the one behind the last.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let behind = self.changes.iter().map(|(_, last)| last.saturating_add(1));
+        let behind = self.0.iter().map(|(_, last)| last.saturating_add(1));
         let starts = [0].into_iter().chain(behind);
-        let gaps = starts.zip(self.changes.iter().map(|(first, _)| *first));
+        let gaps = starts.zip(self.0.iter().map(|(first, _)| *first));
         gaps.filter(|(start, end)| start < end)
     }
-}
-
-/// The versions that are flushed, in order.
-pub(crate) fn flushes(engine: &dyn Engine) -> Result<Vec<Version>, Error> {
-    let version = |entry: Result<(Bytes, Bytes), _>| {
-        flush::version_of(&entry?.0).ok_or(Error::Damaged(Damage::Manifest))
-    };
-    scan_prefix(engine, Keyspace::Meta, FLUSH_PREFIX).map(version).collect()
 }
 
 /// The last version that has the values of a list, and these.
@@ -135,17 +150,12 @@ pub(crate) fn newest_needed(kept: &Kept, open: &[Version], last: Version) -> Opt
     opened.max(kept.newest_until(last))
 }
 
-/// The images of flushes, in order, as far as these are there.
-pub(crate) fn images(engine: &dyn Engine, flushes: &[Version]) -> Result<Vec<Image>, Error> {
-    let mut images = Vec::new();
-    for flush in flushes {
-        if let Some(bytes) = engine.get(Keyspace::Meta, &flush::key(*flush))? {
-            let flush: record::Flush<'_> = decode(&bytes, Damage::Flush(*flush))?;
-            images.push(flush.image);
-        }
-    }
+/// The images from which versions are made, or read by those who `hold` them, in order.
+pub(crate) fn images(needed: &Needed, held: Vec<Image>) -> Vec<Image> {
+    let mut images = held;
+    images.extend(needed.flushes.iter().map(|flush| flush.image));
     images.sort_unstable();
-    Ok(images)
+    images
 }
 
 /// Deletes batch by batch, as far as it is allowed to go on.
@@ -178,28 +188,32 @@ impl<'a> Sweep<'a> {
         let starting = versions.starting();
         // Whoever opens a version holds it before he asks whether it is kept.
         let kept = versions.kept();
-        let (opening, replays) = (versions.openers.held(), versions.replays.held());
-        let flushes = flushes(self.engine)?;
-        let needed = Needed::new(&flushes, &kept, &opening, &replays);
+        let opening = versions.openers.held();
+        let (changes, undo) = (versions.changes.held(), versions.undo.held());
+        let flushes = flushes::all(self.engine).collect::<Result<Vec<_>, _>>()?;
+        let needed = Needed::new(&flushes, &kept, &opening, [&changes, &undo]);
         // A flush before what it is behind: a version whose changes are gone must not be sought from it.
-        for flush in flushes.iter().filter(|flush| needed.flushes.binary_search(flush).is_err()) {
-            self.delete(Keyspace::Meta, flush::key(*flush).to_vec().into());
+        for flush in flushes.iter().filter(|flush| !needed.has_flush(flush.version)) {
+            self.delete(Keyspace::Meta, flushes::key(flush.version).to_vec().into());
             self.swept.flushes += 1;
         }
         // If there are none, too: what makes something needless is durable before that is deleted.
         self.writer.write(std::mem::take(&mut self.batch)).wait()?;
-        let images = [images(self.engine, &needed.flushes)?, versions.images.held()];
+        let images = images(&needed, versions.images.held());
         drop(starting);
-        for (start, end) in needed.gaps() {
-            let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
-            let counted = self.count(Keyspace::Changes, &start, &end)?;
-            let Some(freed) = counted else { return Ok(()) };
-            if freed.count > 0 && !self.delete_range(Keyspace::Changes, &start, &end)? {
-                return Ok(());
+        for (space, runs) in [(Keyspace::Changes, &needed.changes), (Keyspace::Undo, &needed.undo)]
+        {
+            for (start, end) in runs.gaps() {
+                let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+                let counted = self.count(space, &start, &end)?;
+                let Some(freed) = counted else { return Ok(()) };
+                if freed.count > 0 && !self.delete_range(space, &start, &end)? {
+                    return Ok(());
+                }
+                self.swept.changes.add(freed);
             }
-            self.swept.changes.add(freed);
         }
-        if !self.segments(&segments, images.concat())? {
+        if !self.segments(&segments, &images)? {
             return Ok(());
         }
         let mut open = [opening, versions.readers.held()].concat();
@@ -236,10 +250,9 @@ impl<'a> Sweep<'a> {
     }
 
     /// Deletes the segments that are dead for these images and for all readers; false if it shall end.
-    fn segments(&mut self, segments: &Table, mut images: Vec<Image>) -> Result<bool, Error> {
-        images.sort_unstable();
+    fn segments(&mut self, segments: &Table, images: &[Image]) -> Result<bool, Error> {
         let oldest = self.shared.published().snapshot.version.tree.oldest();
-        for (id, segment) in segments.free(&images, oldest) {
+        for (id, segment) in segments.free(images, oldest) {
             let [start, end] = id.chunks(segment.chunks);
             if !self.delete_range(Keyspace::Pages, &start, &end)? {
                 return Ok(false);
@@ -331,38 +344,74 @@ mod tests {
         Kept::clone(&versions.kept())
     }
 
+    /// The gaps of the changes and of the undo that are needed, if there are flushes of these versions which undo leads
+    /// back from to those.
     fn gaps(
-        flushes: &[u64],
+        flushes: &[(u64, u64)],
         kept: &Kept,
         opening: &[u64],
-        replays: &[(u64, u64)],
-    ) -> Vec<(u64, u64)> {
-        let versions = |all: &[u64]| all.iter().copied().map(Version).collect::<Vec<_>>();
-        let replays = replays.iter().map(|(first, last)| (Version(*first), Version(*last)));
-        let replays = replays.collect::<Vec<_>>();
-        let needed = Needed::new(&versions(flushes), kept, &versions(opening), &replays);
-        assert!(needed.gaps().all(|(start, end)| {
-            (start..end).all(|version| !needed.has_changes_of(Version(version)))
-        }));
-        needed.gaps().collect()
+        replays: [&[(u64, u64)]; 2],
+    ) -> [Vec<(u64, u64)>; 2] {
+        let flushes = flushes.iter().map(|(version, since)| Flushed {
+            version: Version(*version),
+            since: Version(*since),
+            image: Image::default(),
+        });
+        let opening = opening.iter().copied().map(Version).collect::<Vec<_>>();
+        let replays = replays.map(|replays| {
+            let versions = replays.iter().map(|(first, last)| (Version(*first), Version(*last)));
+            versions.collect::<Vec<_>>()
+        });
+        let replays = [&replays[0][..], &replays[1]];
+        let needed = Needed::new(&flushes.collect::<Vec<_>>(), kept, &opening, replays);
+        [needed.changes, needed.undo].map(|runs| {
+            let gaps = runs.gaps().collect::<Vec<_>>();
+            let inside = |(start, end): &(u64, u64)| (*start..*end).map(Version);
+            assert!(gaps.iter().flat_map(inside).all(|version| !runs.have(version)));
+            gaps
+        })
     }
 
     #[test]
     fn changes_behind_the_horizon_are_needed_whatever_comes_meanwhile() {
         let kept = kept_of(100);
-        assert_eq!(gaps(&[10], &kept, &[], &[]), [(0, 11)]);
+        let changes = |flushes: &[(u64, u64)], opening: &[u64], replays: &[(u64, u64)]| {
+            let [changes, _] = gaps(flushes, &kept, opening, [replays, &[]]);
+            changes
+        };
+        assert_eq!(changes(&[(10, 10)], &[], &[]), [(0, 11)]);
         // Versions and flushes that came while the horizon was decided on.
-        assert_eq!(gaps(&[10, 150], &kept, &[180], &[(151, 180)]), [(0, 11)]);
-        assert_eq!(gaps(&[], &kept, &[], &[]), []);
-        assert_eq!(gaps(&[91], &kept, &[], &[]), [(0, 91)]);
+        assert_eq!(changes(&[(10, 10), (150, 150)], &[180], &[(151, 180)]), [(0, 11)]);
+        assert_eq!(changes(&[], &[], &[]), []);
+        assert_eq!(changes(&[(91, 91)], &[], &[]), [(0, 91)]);
     }
 
     #[test]
     fn changes_that_are_being_read_are_needed() {
         let kept = kept_of(100);
+        let changes = |flushes: &[(u64, u64)], opening: &[u64], replays: &[(u64, u64)]| {
+            let [changes, _] = gaps(flushes, &kept, opening, [replays, &[]]);
+            changes
+        };
         // One that was dropped while somebody began to open it; and one that was made from a flush which is gone.
-        assert_eq!(gaps(&[10, 50, 80], &kept, &[30], &[]), [(0, 11), (31, 81)]);
-        assert_eq!(gaps(&[80], &kept, &[], &[(21, 95)]), [(0, 21)]);
-        assert_eq!(gaps(&[80], &kept, &[], &[(96, 95), (41, 40)]), [(0, 81)]);
+        assert_eq!(changes(&[(10, 10), (50, 50), (80, 80)], &[30], &[]), [(0, 11), (31, 81)]);
+        assert_eq!(changes(&[(80, 80)], &[], &[(21, 95)]), [(0, 21)]);
+        assert_eq!(changes(&[(80, 80)], &[], &[(96, 95), (41, 40)]), [(0, 81)]);
+    }
+
+    #[test]
+    fn undo_stands_for_the_flush_and_the_changes_before_it() {
+        let kept = kept_of(100);
+        let needed = |flushes: &[(u64, u64)]| gaps(flushes, &kept, &[], [&[], &[]]);
+        // The last ten go back from 99 to 91.
+        assert_eq!(needed(&[(10, 10), (99, 90)]), [vec![(0, 91)], vec![(0, 92)]]);
+        // Undo does not reach far enough.
+        assert_eq!(needed(&[(10, 10), (99, 92)]), [vec![(0, 11)], vec![(0, 93)]]);
+        // Two flushes that undo leads back from: both may be used.
+        assert_eq!(needed(&[(95, 80), (99, 94)]), [vec![(0, 91)], vec![(0, 92)]]);
+        assert_eq!(needed(&[(85, 80), (88, 84)]), [vec![(0, 89)], vec![(0, 89)]]);
+        // One that is being opened, and another that is being made.
+        let opening = gaps(&[(50, 40), (99, 90)], &kept, &[45], [&[], &[(60, 62)]]);
+        assert_eq!(opening, [vec![(0, 45), (46, 91)], vec![(0, 46), (51, 60), (63, 92)]]);
     }
 }

@@ -17,7 +17,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use super::{FrameId, Page, PageId, Pages, frames::Frames, memory::Spare};
+use bytes::Bytes;
+
+use super::{FrameId, Page, PageId, Pages, Value, Write, frames::Frames, memory::Spare};
 use crate::{Error, record::StoredValue};
 
 /// Trees that follow one another.
@@ -83,7 +85,7 @@ impl Lease {
     pub(super) fn of_stored(pages: &Pages, top: PageId) -> (Arc<Self>, FrameId) {
         let draft = Draft::begin(pages, None, 0);
         let top = pages.frames().stored(top, draft.number);
-        (draft.finish(Some(top)), top)
+        (draft.finish(Some(top)).0, top)
     }
 
     /// The top page, which `open` reads if need be.
@@ -207,6 +209,8 @@ pub(super) struct Draft<'a> {
     shares: Vec<Share>,
     /// How many free frames, and how much memory of one size, are taken at once.
     taken: usize,
+    /// Whether it is noted what the keys that are written had before.
+    is_undoable: bool,
     finished: bool,
 }
 
@@ -228,6 +232,8 @@ struct Done {
     replaced_bytes: usize,
     /// The values on their own that it has no more need of.
     replaced_values: Vec<StoredValue>,
+    /// What leads back to the tree before, in no order.
+    undo: Vec<Write>,
 }
 
 /// How many free frames, and memory for how many pages of one size, a thread takes at once, at most.
@@ -242,7 +248,13 @@ impl<'a> Draft<'a> {
         let shares =
             (0..=pages.threads().current_num_threads()).map(|_| Share::default()).collect();
         let taken = (writes / 64).clamp(1, TAKEN_MAX);
-        Draft { pages, number, lineage, shares, taken, finished: false }
+        Draft { pages, number, lineage, shares, taken, is_undoable: false, finished: false }
+    }
+
+    /// The same, which is going to tell what leads back.
+    pub(super) fn undoable(mut self) -> Self {
+        self.is_undoable = true;
+        self
     }
 
     /// The number and the lineage of a tree that follows that of `base`.
@@ -312,6 +324,16 @@ impl<'a> Draft<'a> {
         self.share().replaced_values.push(value);
     }
 
+    /// Notes what a key that is written has in the tree before.
+    pub(super) fn undo(&self, key: &Bytes, before: impl FnOnce() -> Option<Value>) {
+        if self.is_undoable {
+            // Of its own: what it was given in may be a part of something larger.
+            let key = Bytes::copy_from_slice(key);
+            let write = Write { key, value: before() };
+            self.share().undo.push(write);
+        }
+    }
+
     /// Gives back the free frames and the memory that are left, and tells what was done.
     fn end(&mut self) -> impl Iterator<Item = Done> {
         let frames = self.pages.frames();
@@ -323,14 +345,15 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Finishes the tree, whose top page is in the frame `top`.
-    pub(super) fn finish(mut self, top: Option<FrameId>) -> Arc<Lease> {
+    /// Finishes the tree, whose top page is in the frame `top`. Gives also what leads back, if that was asked for.
+    pub(super) fn finish(mut self, top: Option<FrameId>) -> (Arc<Lease>, Vec<Write>) {
         self.finished = true;
-        let (mut replaced, mut replaced_values) = (Vec::new(), Vec::new());
+        let (mut replaced, mut replaced_values, mut undo) = (Vec::new(), Vec::new(), Vec::new());
         let (mut made_bytes, mut replaced_bytes) = (0, 0);
         for done in self.end() {
             replaced.extend(done.replaced);
             replaced_values.extend(done.replaced_values);
+            undo.extend(done.undo);
             made_bytes += done.made_bytes;
             replaced_bytes += done.replaced_bytes;
         }
@@ -343,7 +366,9 @@ impl<'a> Draft<'a> {
             self.lineage.trees().replaced.insert(self.number, replaced);
         }
         let (number, lineage, top_page) = (self.number, self.lineage.clone(), OnceLock::new());
-        Lease { number, top, top_page, made_bytes, replaced_bytes, replaced_values, lineage }.into()
+        let lease =
+            Lease { number, top, top_page, made_bytes, replaced_bytes, replaced_values, lineage };
+        (lease.into(), undo)
     }
 }
 
@@ -396,7 +421,7 @@ mod tests {
         let top = top.map(|top| top.to_record(|frame| pages.id(frame).unwrap()));
         let (entries, bytes) = (tree.entries, tree.bytes);
         let image = Image { epoch: 1, chunks: *chunk };
-        record::encode(&record::Flush { top, entries, bytes, image })
+        record::encode(&record::Flush { top, entries, bytes, image, since: 0 })
     }
 
     fn any_writes(rng: &mut Rng) -> Vec<Write> {

@@ -30,6 +30,15 @@ impl Write {
         self.key.len() + self.value.as_ref().map_or(0, Value::length)
     }
 
+    /// What it takes in memory, about, in bytes: values on their own are not there.
+    pub(crate) fn memory(&self) -> usize {
+        let value = match &self.value {
+            Some(Value::Inline(value)) => value.len(),
+            Some(Value::Stored(_)) | None => 0,
+        };
+        size_of::<Self>() + self.key.len() + value
+    }
+
     pub(crate) fn to_record(&self) -> record::Change<'_> {
         let value = self.value.as_ref().map(Value::to_record);
         record::Change { key: &self.key, value }
@@ -45,6 +54,25 @@ impl Tree {
     /// If a page cannot be read.
     pub(crate) fn update(&self, pages: &Pages, writes: &[Write]) -> Result<Tree, Error> {
         let draft = Draft::begin(pages, self.lease.as_ref(), writes.len());
+        Ok(self.finish_with(draft, writes)?.0)
+    }
+
+    /// The same, and the writes that lead back from it to this tree, in no order.
+    pub(crate) fn update_undoably(
+        &self,
+        pages: &Pages,
+        writes: &[Write],
+    ) -> Result<(Tree, Vec<Write>), Error> {
+        let draft = Draft::begin(pages, self.lease.as_ref(), writes.len());
+        self.finish_with(draft.undoable(), writes)
+    }
+
+    fn finish_with(
+        &self,
+        draft: Draft<'_>,
+        writes: &[Write],
+    ) -> Result<(Tree, Vec<Write>), Error> {
+        let pages = draft.pages();
         let mut growth = Growth::default();
         let mut slots = Vec::new();
         let (mut ahead, mut inside, mut behind) = (writes, &writes[..0], &writes[..0]);
@@ -54,7 +82,7 @@ impl Tree {
             let last = inside.partition_point(|write| top.side_of(&write.key).is_le());
             (inside, behind) = inside.split_at(last);
         }
-        growth.put(ahead, &mut slots);
+        growth.put(&draft, ahead, &mut slots);
         match &self.top {
             Some(top) if inside.is_empty() => slots.push(Piece::new(top.clone())),
             Some(Slot::Entry(entry)) => {
@@ -62,7 +90,9 @@ impl Tree {
                 if let Value::Stored(stored) = entry.value {
                     draft.replace_value(stored);
                 }
-                growth.put(inside, &mut slots);
+                draft.undo(&entry.key, || Some(entry.value.clone()));
+                let new = inside.iter().filter_map(|write| growth.entry(write));
+                slots.extend(new.map(|entry| Piece::new(Slot::Entry(entry))));
             }
             Some(Slot::Child(child)) => {
                 let page = pages.open_once(child)?;
@@ -83,7 +113,7 @@ impl Tree {
             }
             None => {}
         }
-        growth.put(behind, &mut slots);
+        growth.put(&draft, behind, &mut slots);
         // What is too much for one page becomes several, below one more.
         while slots.len() > 1 {
             slots = build::pages(&draft, None, slots).into_iter().map(Piece::new).collect();
@@ -95,8 +125,8 @@ impl Tree {
         // Counts lie under no digest: a damaged one must not stop what the root allows.
         let entries = self.entries.saturating_add_signed(growth.entries);
         let bytes = self.bytes.saturating_add_signed(growth.bytes);
-        let lease = draft.finish(top.as_ref().and_then(Slot::frame));
-        Ok(Tree { top, entries, bytes, lease: Some(lease) })
+        let (lease, undo) = draft.finish(top.as_ref().and_then(Slot::frame));
+        Ok((Tree { top, entries, bytes, lease: Some(lease) }, undo))
     }
 }
 
@@ -132,9 +162,16 @@ impl Growth {
         Some(entry)
     }
 
-    /// Appends the new entries among `writes`.
-    fn put(&mut self, writes: &[Write], pieces: &mut Vec<Piece>) {
-        let entries = writes.iter().filter_map(|write| self.entry(write));
+    /// The entry that a write to a new key makes, if it makes one.
+    fn new_entry(&mut self, draft: &Draft<'_>, write: &Write) -> Option<Entry> {
+        let entry = self.entry(write)?;
+        draft.undo(&write.key, || None);
+        Some(entry)
+    }
+
+    /// Appends the entries that writes to new keys make.
+    fn put(&mut self, draft: &Draft<'_>, writes: &[Write], pieces: &mut Vec<Piece>) {
+        let entries = writes.iter().filter_map(|write| self.new_entry(draft, write));
         pieces.extend(entries.map(|entry| Piece::new(Slot::Entry(entry))));
     }
 }
@@ -193,7 +230,8 @@ fn merge(draft: &Draft<'_>, page: &Page, writes: &[Write]) -> Result<Below, Erro
         match step {
             Step::Keep(slots) => changes.push(Change::Kept(slots)),
             Step::Put(write) => {
-                let entry = growth.entry(write).map(|it| Change::New(Box::new(Slot::Entry(it))));
+                let entry = growth.new_entry(draft, write);
+                let entry = entry.map(|entry| Change::New(Box::new(Slot::Entry(entry))));
                 in_place &= entry.is_none();
                 changes.extend(entry);
             }
@@ -202,6 +240,7 @@ fn merge(draft: &Draft<'_>, page: &Page, writes: &[Write]) -> Result<Below, Erro
                 if let Err(stored) = page.value_bytes(at) {
                     draft.replace_value(stored);
                 }
+                draft.undo(&write.key, || Some(page.value(at)));
                 in_place &= write.value.is_some();
                 if let Some(value) = &write.value {
                     growth.gain(write);

@@ -132,6 +132,7 @@ fn batch(number: u64) -> Batch {
     batch.put(Keyspace::Pages, key.clone(), model::bytes(number, 2000));
     batch.put(Keyspace::Tasks, key.clone(), model::bytes(number, 900));
     batch.put(Keyspace::Replaced, key.clone(), model::bytes(number, 40));
+    batch.put(Keyspace::Undo, key.clone(), model::bytes(number, 300));
     batch.put(Keyspace::Ledger, key.clone(), model::bytes(number, 170));
     batch.put(Keyspace::Blobs, key.clone(), model::bytes(number, 700));
     for chunk in 0..=number % 4 {
