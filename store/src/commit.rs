@@ -246,10 +246,8 @@ impl Committer {
     /// Takes the commits that can share the next version out of `waiting` and applies them to the tree.
     /// `None` if none could: each of those was answered.
     fn group(&mut self, waiting: &mut VecDeque<Job>) -> Result<Option<Group>, Error> {
-        let mut group = Group::new(
-            Version(self.header.version().0 + 1),
-            self.shared.undo.is_kept(),
-        );
+        let mut group =
+            Group::new(Version(self.header.version().0 + 1), self.shared.undo.is_kept());
         let (mut bytes, mut later, mut failed) = (0, VecDeque::new(), None);
         while let Some(Job { work, answer, pass }) = waiting.pop_front() {
             // What writes a key that a member writes waits, and so does all that came after it.
@@ -328,15 +326,19 @@ impl Committer {
     /// Lets the ledger take a step, onto the version before and the members ahead of it.
     fn join_step(&mut self, group: &mut Group, step: &Step) -> Result<Joined, Refused> {
         self.apply(group)?;
-        let version =
-            Joining { version: group.version, tree: &self.tree, pages: &self.shared.pages };
-        let mut additions = step.join(&version).map_err(Refused::Caller)?;
+        let mut additions = step.join(&self.joining(group.version)).map_err(Refused::Caller)?;
         additions.writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         group.write(additions.writes);
         group.tasks.extend(additions.tasks);
         group.batch.append(additions.batch);
         group.opens |= step.opens();
         Ok(Joined::Member)
+    }
+
+    /// The version that is being made, as far as it was.
+    fn joining(&self, version: Version) -> Joining<'_> {
+        let (tree, pages, writer) = (&self.tree, &*self.shared.pages, &*self.writer);
+        Joining { version, tree, pages, writer }
     }
 
     /// Brings the tree to where the members of a group have left it so far.
@@ -375,16 +377,13 @@ impl Committer {
     /// Makes a group's version and sends it to be durable.
     fn finish(&mut self, group: Group, pass: Pass) {
         let Group { version, mut batch, mut values, mut writes, tasks, opens, answers } = group;
-        if opens {
-            let version = Joining { version, tree: &self.tree, pages: &self.shared.pages };
-            if let Err(error) = step::keep_registry(&version, &mut batch) {
-                // The tree could not be read: nothing more can be built on it.
-                self.shared.fail(&error);
-                for answer in answers {
-                    reply(answer, Err(error.clone()));
-                }
-                return;
+        if opens && let Err(error) = step::keep_registry(&self.joining(version), &mut batch) {
+            // The tree could not be read: nothing more can be built on it.
+            self.shared.fail(&error);
+            for answer in answers {
+                reply(answer, Err(error.clone()));
             }
+            return;
         }
         let values_replaced = writes.take_replaced_values();
         let undo = writes.take_undo();

@@ -7,7 +7,10 @@
 mod common;
 mod machine;
 
-use std::{ops::Bound::Unbounded, sync::Arc};
+use std::{
+    ops::Bound::Unbounded,
+    sync::{Arc, Barrier},
+};
 
 use anwansi_proofs::{
     Apply, BigInt, Digest, Draft, Finding, Input, Json, Level, NodeKey, Pledge, Policy, Spec,
@@ -597,6 +600,54 @@ fn node_that_leaves_while_a_transition_opens_leaves_after_it() {
     });
     drop(store);
     open(gated, &uptime);
+}
+
+/// Adds by saying how long the value was before. Its fold is met twice: when it begins, and before it ends.
+struct Lengths(Barrier);
+
+impl anwansi_store::OwnFold for Lengths {
+    fn name(&self) -> &'static str {
+        "lengths"
+    }
+    fn fold(&self, _: &[bytes::Bytes]) -> Result<Json, String> {
+        self.0.wait();
+        self.0.wait();
+        Ok(Json::String("new".into()))
+    }
+    fn add(&self, old: &[u8], _: &Json) -> Result<Json, String> {
+        Ok(Json::String(old.len().to_string()))
+    }
+}
+
+#[test]
+fn large_value_of_a_version_on_its_way_is_added_to() {
+    let gated = Arc::new(common::Gated::default());
+    gated.open();
+    let (uptime, fold) = (Uptime::default(), Arc::new(Lengths(Barrier::new(2))));
+    let store = machine::open_with(gated.clone(), &uptime, vec![fold.clone()]).unwrap();
+    let nodes = nodes(&[(Habit::Honest, 3)]);
+    for node in &nodes {
+        node.join(&store);
+    }
+    let mut draft = draft("", &["x"]);
+    draft.fold = "lengths".into();
+    let id = submit(&store, &draft);
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&store, &nodes, &uptime, &id));
+        fold.0.wait();
+        let closed = gated.close();
+        // The first is being made durable, the second waits behind it: nothing of it is in storage.
+        for (key, length) in [("busy", 1), ("total", 3000)] {
+            let commit = Commit::new(vec![(key.into(), Some(vec![7; length].into()))]);
+            store.commit_then(commit, Box::new(|done| assert!(done.is_ok())));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        fold.0.wait();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(closed);
+        assert_eq!(running.join().unwrap().decided.unwrap().1, Outcome::Applied);
+    });
+    assert_eq!(store.latest().get(b"total").unwrap().unwrap(), "\"3000\"");
 }
 
 struct Panics;

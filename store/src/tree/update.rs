@@ -67,11 +67,7 @@ impl Tree {
         self.finish_with(draft.undoable(), writes)
     }
 
-    fn finish_with(
-        &self,
-        draft: Draft<'_>,
-        writes: &[Write],
-    ) -> Result<(Tree, Vec<Write>), Error> {
+    fn finish_with(&self, draft: Draft<'_>, writes: &[Write]) -> Result<(Tree, Vec<Write>), Error> {
         let pages = draft.pages();
         let mut growth = Growth::default();
         let mut slots = Vec::new();
