@@ -9,16 +9,16 @@ use anwansi_proofs::{Header, Version};
 
 use crate::{
     Damage, Error,
-    engine::{Batch, Direction, Engine, Keyspace},
+    engine::{Batch, Direction, Engine, Keyspace, scan_prefix},
     flushes::{self, Flushed},
     ledger,
     log::Log,
     record::{
-        ChunkKind, MANIFEST_KEY, Manifest, Request, SIGNED_KEY, Signed, StoredValue, VersionRecord,
-        decode, numbered_key,
+        ChunkKind, MANIFEST_KEY, Manifest, Request, SEGMENT_PREFIX, SIGNED_KEY, Signed,
+        StoredValue, VersionRecord, decode, numbered_key,
     },
     retention::{Kept, Needed, images, listed, newest_needed},
-    segments::{Image, SegmentId, Table},
+    segments::{self, Image, SegmentId, Table},
     store::Shared,
     tree::{PageId, Pages, Slot, Tree, Value, Write},
     version,
@@ -85,6 +85,9 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
     let signed = engine.get(Keyspace::Meta, SIGNED_KEY)?.unwrap_or_default();
     report.note(decode::<Signed>(&signed, Damage::Signed))?;
     report.note(Kept::load(engine))?;
+    for entry in scan_prefix(engine, Keyspace::Meta, SEGMENT_PREFIX) {
+        report.note(segments::read(entry?))?;
+    }
     for entry in engine.scan(Keyspace::Requests, Unbounded, Unbounded, Direction::Ascending) {
         report.note(decode::<Request>(&entry?.1, Damage::Request))?;
     }

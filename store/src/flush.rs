@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use anwansi_proofs::Version;
+use anwansi_proofs::{Version, path::critical_bit};
 use bytes::Bytes;
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     flushes::{self, Flushed},
     record::{self, Segment, encode},
     retention::Retention,
-    segments::{Account, Image, SEGMENT_BYTES, SegmentId, Table},
+    segments::{Account, Image, SegmentId, Table, segment_bytes},
     snapshot::Snapshot,
     store::Shared,
     tree::{FrameId, PageId, Pages, Slot, Tree},
@@ -300,11 +300,16 @@ impl Flusher {
     /// Lets the pages of sparse segments that the tree has be written anew, and those above them. False if there are
     /// none.
     fn move_pages(&self, tree: &Tree, segments: &mut Table) -> Result<bool, Error> {
+        let flushes = flushes::all(&*self.shared.engine).collect::<Result<Vec<_>, _>>()?;
+        let kept = self.shared.versions.kept();
+        let alone = kept.below_horizon().filter_map(|version| flushes::base(&flushes, version));
+        let mut held = alone.map(|flush| flush.image).collect::<Vec<_>>();
+        held.sort_unstable();
         let bytes_max = self.shared.pages.bytes_max() / MOVED_PART;
-        let sparse = segments.sparse(bytes_max as u64);
+        let sparse = segments.sparse(&held, bytes_max as u64);
         for id in &sparse {
             match self.move_segment(tree, *id, segments) {
-                // It stays as it is; a check names it.
+                // What could be read is moved, the rest stays as it is; a check names it.
                 Err(Error::Damaged(_)) => {}
                 moved => moved?,
             }
@@ -314,8 +319,7 @@ impl Flusher {
 
     fn move_segment(&self, tree: &Tree, id: SegmentId, segments: &mut Table) -> Result<(), Error> {
         let pages = &*self.shared.pages;
-        let segment = segments.all[&id];
-        let [start, end] = id.chunks(segment.chunks);
+        let (start, end) = (id.chunk_key(), id.behind(&segments.all[&id]).chunk_key());
         let chunks = self.shared.engine.scan(
             Keyspace::Pages,
             Included(&start),
@@ -326,20 +330,20 @@ impl Flusher {
             let (key, bytes) = entry?;
             let SegmentId { epoch, chunk } =
                 SegmentId::of_chunk(&key).ok_or(Error::Damaged(Damage::Segments))?;
-            for (page, key) in pages_of(epoch, chunk, &bytes)? {
-                let stored = tree.unstore(pages, &key, page)?;
-                for id in stored {
-                    segments.bury(id);
-                }
+            for (id, bit, key) in pages_of(epoch, chunk, &bytes)? {
+                tree.unstore(pages, (id, bit, &key), |moved| segments.bury(moved))?;
             }
         }
-        segments.all.get_mut(&id).expect("it was found").live = 0;
         Ok(())
     }
 }
 
-/// The pages of a chunk: where each is, and what its keys begin with.
-fn pages_of(epoch: u32, chunk: u32, mut bytes: &[u8]) -> Result<Vec<(PageId, Bytes)>, Error> {
+/// The pages of a chunk: where each is, at which bit its top branch, and what its keys begin with.
+fn pages_of(
+    epoch: u32,
+    chunk: u32,
+    mut bytes: &[u8],
+) -> Result<Vec<(PageId, usize, Bytes)>, Error> {
     let (mut pages, mut offset) = (Vec::new(), 0);
     while !bytes.is_empty() {
         let mut id = PageId { epoch, chunk, offset, length: 0 };
@@ -347,13 +351,11 @@ fn pages_of(epoch: u32, chunk: u32, mut bytes: &[u8]) -> Result<Vec<(PageId, Byt
         let length = record::length::<record::Page<'_>>(bytes).ok_or(Error::Damaged(damage))?;
         let (page, rest) = bytes.split_at(length);
         let page: record::Page<'_> = record::decode(page, damage)?;
-        let key = match page.slots.first() {
-            Some(record::Slot::Entry { key, .. }) => *key,
-            Some(record::Slot::Child(child)) => child.prefix,
-            None => return Err(Error::Damaged(damage)),
-        };
+        let [first, .., last] = &page.slots[..] else { return Err(Error::Damaged(damage)) };
+        // All slots lie on one side of it or on the other.
+        let bit = critical_bit(first.key(), last.key()).ok_or(Error::Damaged(damage))?;
         id.length = u32::try_from(length).expect("pages are small");
-        pages.push((id, Bytes::copy_from_slice(key)));
+        pages.push((id, bit, Bytes::copy_from_slice(first.key())));
         (bytes, offset) = (rest, offset + id.length);
     }
     Ok(pages)
@@ -428,7 +430,7 @@ impl<'a> Pack<'a> {
         segment.pages += std::mem::take(&mut self.pages);
         segment.bytes += self.chunk.len() as u64;
         segment.live = segment.bytes;
-        let is_full = segment.bytes >= SEGMENT_BYTES;
+        let is_full = segment.bytes >= segment_bytes(shared.pages.bytes_max());
         chunks.put(PageId::chunk_key(*epoch, self.number), std::mem::take(&mut self.chunk))?;
         self.number += 1;
         if is_full { self.close_segment() } else { Ok(()) }

@@ -191,6 +191,16 @@ pub(crate) enum Slot<'a> {
     Child(Child<'a>),
 }
 
+impl Slot<'_> {
+    /// What the keys below begin with.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Slot::Entry { key, .. } => key,
+            Slot::Child(child) => child.prefix,
+        }
+    }
+}
+
 /// The top of a page, as its parent knows it.
 #[derive(SchemaWrite, SchemaRead)]
 pub(crate) struct Child<'a> {

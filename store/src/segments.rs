@@ -12,6 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use wincode::{SchemaRead, SchemaWrite};
 
 use crate::{
@@ -21,8 +22,16 @@ use crate::{
     tree::PageId,
 };
 
-/// Bytes of pages at which a segment is closed.
-pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+/// The largest and the smallest bytes of pages at which a segment is closed.
+const SEGMENT_BYTES_MAX: usize = 16 << 20;
+const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// The part of the budget for pages that one may have: some of them are written anew at once.
+const SEGMENT_PART: usize = 32;
+
+/// Bytes of pages at which a segment is closed, if there is such a budget for their memory.
+pub(crate) fn segment_bytes(bytes_max: usize) -> u64 {
+    (bytes_max / SEGMENT_PART).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) as u64
+}
 
 /// The image of a tree in storage, by the epoch that wrote it and the first chunk of that epoch that it does not need:
 /// later ones are larger.
@@ -42,7 +51,7 @@ pub(crate) struct SegmentId {
 impl SegmentId {
     /// Where its record is, in `Meta`.
     pub(crate) fn key(self) -> Vec<u8> {
-        [SEGMENT_PREFIX, &PageId::chunk_key(self.epoch, self.chunk)].concat()
+        [SEGMENT_PREFIX, &self.chunk_key()].concat()
     }
 
     /// The one that begins with a chunk, by that one's key.
@@ -52,9 +61,14 @@ impl SegmentId {
         Some(SegmentId { epoch: u32::from_be_bytes(*epoch), chunk })
     }
 
-    /// The keys of its first chunk and of the one behind its last, if it has so many.
-    pub(crate) fn chunks(self, count: u32) -> [[u8; 8]; 2] {
-        [self.chunk, self.chunk + count].map(|chunk| PageId::chunk_key(self.epoch, chunk))
+    /// The key of its first chunk.
+    pub(crate) fn chunk_key(self) -> [u8; 8] {
+        PageId::chunk_key(self.epoch, self.chunk)
+    }
+
+    /// The one that would follow it.
+    pub(crate) fn behind(self, segment: &Segment) -> Self {
+        SegmentId { chunk: self.chunk + segment.chunks, ..self }
     }
 
     /// What it says of itself if its record is damaged.
@@ -89,15 +103,23 @@ pub(crate) struct Table {
     dead_for: BTreeMap<SegmentId, u64>,
 }
 
+/// A segment by its record.
+pub(crate) fn read((key, bytes): (Bytes, Bytes)) -> Result<(SegmentId, Segment), Error> {
+    let id = key.strip_prefix(SEGMENT_PREFIX).and_then(SegmentId::of_chunk);
+    let id = id.ok_or(Error::Damaged(Damage::Segments))?;
+    Ok((id, decode(&bytes, id.damage())?))
+}
+
 impl Segments {
-    /// Those in storage, if `newest` is the newest image.
+    /// Those in storage, if `newest` is the newest image. What is damaged stays where it is, and so do its pages; a check
+    /// names it.
     pub(crate) fn load(engine: &dyn Engine, newest: Image) -> Result<Self, Error> {
         let mut table = Table { newest, ..Table::default() };
         for entry in scan_prefix(engine, Keyspace::Meta, SEGMENT_PREFIX) {
-            let (key, bytes) = entry?;
-            let id = key.strip_prefix(SEGMENT_PREFIX).and_then(SegmentId::of_chunk);
-            let id = id.ok_or(Error::Damaged(Damage::Segments))?;
-            table.all.insert(id, decode(&bytes, id.damage())?);
+            match read(entry?) {
+                Err(Error::Damaged(_)) => {}
+                read => table.all.extend([read?]),
+            }
         }
         Ok(Segments(table.into()))
     }
@@ -143,10 +165,14 @@ impl Table {
     }
 
     /// The segments that should be written anew for most of their pages are dead, the emptiest first: so many that of
-    /// what is left four sevenths are alive, but no more than `bytes_max` of living pages.
-    pub(crate) fn sparse(&self, bytes_max: u64) -> Vec<SegmentId> {
+    /// what is left four sevenths are alive, but no more than `bytes_max` of living pages. Those that one of the images
+    /// `held` may need, which are in order, stay in any case and are left out.
+    pub(crate) fn sparse(&self, held: &[Image], bytes_max: u64) -> Vec<SegmentId> {
+        let is_movable = |segment: &Segment| {
+            segment.live > 0 && held.last().is_none_or(|held| *held < segment.born)
+        };
         let mut living =
-            self.all.iter().filter(|(_, segment)| segment.live > 0).collect::<Vec<_>>();
+            self.all.iter().filter(|(_, segment)| is_movable(segment)).collect::<Vec<_>>();
         let mut all = living.iter().map(|(_, segment)| segment.bytes).sum::<u64>();
         let live = living.iter().map(|(_, segment)| segment.live).sum::<u64>();
         // Fewest living bytes for each byte that is freed.
@@ -243,7 +269,7 @@ mod tests {
     #[test]
     fn emptiest_segments_are_sparse_until_four_sevenths_are_alive() {
         let sparse = |segments: &[(u64, u64)], bytes_max| {
-            let sparse = table(segments).sparse(bytes_max);
+            let sparse = table(segments).sparse(&[], bytes_max);
             sparse.into_iter().map(|id| id.chunk / 10).collect::<Vec<_>>()
         };
         assert_eq!(sparse(&[(60, 100), (57, 100)], 1000), [0; 0]);
@@ -253,6 +279,16 @@ mod tests {
         // Dead ones are free already, full ones have nothing to free.
         assert_eq!(sparse(&[(0, 100), (100, 100)], 1000), [0; 0]);
         assert_eq!(sparse(&[(30, 100), (20, 100), (10, 100)], 35), [2, 1]);
+
+        let mut table = table(&[(10, 100), (10, 100)]);
+        for ((_, segment), born) in table.all.iter_mut().zip([3, 7]) {
+            segment.born = image(born);
+        }
+        let sparse = |held: &[Image]| table.sparse(held, 1000).len();
+        assert_eq!(
+            [&[][..], &[image(2)], &[image(3), image(6)], &[image(7)]].map(sparse),
+            [2, 2, 1, 0]
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     log::Log,
     record::ChunkKind,
     recover,
-    retention::{Pruning, Receipt, Retention, Versions, prune},
+    retention::{Hold, Pruning, Receipt, Retention, Versions, prune},
     segments::Segments,
     snapshot::{self, At, Pair, Snapshot, Which, prove_tasks},
     threads,
@@ -303,19 +303,21 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchVersion`], [`Error::Pruned`] and those of storage.
     pub fn changes(&self, version: Version) -> Result<Vec<(Bytes, Option<Bytes>)>, Error> {
-        let _opening = self.shared.versions.open(version, self.latest().version())?;
+        let (writes, _opening) = self.writes(version)?;
         let value = |write: Write| {
             let value = write.value.map(|value| self.shared.pages.value(&value)).transpose()?;
             Ok((write.key, value))
         };
-        self.writes(version)?.into_iter().map(value).collect()
+        writes.into_iter().map(value).collect()
     }
 
-    fn writes(&self, version: Version) -> Result<Vec<Write>, Error> {
-        let _opening = self.shared.versions.open(version, self.latest().version())?;
+    /// What a version writes, and a hold on the values of it.
+    fn writes(&self, version: Version) -> Result<(Vec<Write>, Hold<Version>), Error> {
+        let opening = self.shared.versions.open(version, self.latest().version())?;
         let engine = &*self.shared.engine;
         let (_, record) = version::read(engine, version)?;
-        version::read_chunks(engine, version, ChunkKind::State, &record)
+        let writes = version::read_chunks(engine, version, ChunkKind::State, &record)?;
+        Ok((writes, opening))
     }
 
     /// The proof over the version before `version` from which this version's root follows, with its
@@ -324,7 +326,7 @@ impl Store {
     /// # Errors
     /// As of [`at`](Self::at) and [`changes`](Self::changes).
     pub fn update_proof(&self, version: Version) -> Result<Vec<u8>, Error> {
-        let writes = self.writes(version)?;
+        let (writes, _opening) = self.writes(version)?;
         // Which nodes are needed depends on whether keys get a value, not on which: none is read.
         let value = |write: &Write| write.value.as_ref().map(|_| &[][..]);
         let changes = writes.iter().map(|write| Change { key: &write.key, value: value(write) });
@@ -442,7 +444,8 @@ impl Store {
     }
 
     /// Reads and hashes again everything that is stored, and names what is damaged. Readers and writers
-    /// go on meanwhile; `progress` is told of each version looked at and how many there are.
+    /// go on meanwhile; `progress` is told of each version looked at and how many there are. Prunings wait until it is
+    /// done: `progress` must not ask for one.
     ///
     /// # Errors
     /// If storage fails; damage is no error but in the report.

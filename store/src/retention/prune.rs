@@ -51,6 +51,8 @@ pub struct Receipt {
     pub root_after: Root,
     /// How long it took.
     pub took: Duration,
+    /// Whether everything was freed: if the store closed meanwhile, the rest is left for the next pruning.
+    pub is_whole: bool,
 }
 
 impl fmt::Display for Receipt {
@@ -60,7 +62,7 @@ impl fmt::Display for Receipt {
             f,
             "{dropped} versions dropped, the oldest kept is {oldest}, the newest {newest}; freed: {} chunks of \
              changes with {} bytes, {} large values with {} bytes, {} pages with {} bytes, {flushes} flushes; \
-             root of {} before {}, after {}; took {:.1} s",
+             root of {} before {}, after {}; took {:.1} s{}",
             changes.count,
             changes.bytes,
             values.count,
@@ -71,6 +73,7 @@ impl fmt::Display for Receipt {
             self.root_before,
             self.root_after,
             self.took.as_secs_f64(),
+            if self.is_whole { "" } else { ", and the store closed before it was done" },
         )
     }
 }
@@ -194,7 +197,7 @@ pub(crate) fn prune(
     let kept = shared.versions.kept();
     drop(shared.history.forget(&kept, flush.as_ref()));
     let mut sweep = Sweep::new(shared, writer, pace);
-    sweep.run().inspect_err(failed)?;
+    let is_whole = sweep.run().inspect_err(failed)?;
     let Swept { flushes, changes, values, pages } = sweep.swept;
     Ok(Receipt {
         dropped,
@@ -208,6 +211,7 @@ pub(crate) fn prune(
         root_before,
         root_after: root_of(shared, flushed)?,
         took: started.elapsed(),
+        is_whole,
     })
 }
 

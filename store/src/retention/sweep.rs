@@ -180,8 +180,8 @@ impl<'a> Sweep<'a> {
         Sweep { shared, engine, writer, pace, batch, started: Instant::now(), swept }
     }
 
-    /// Deletes what nothing needs any more. What is kept was decided on before.
-    pub(crate) fn run(&mut self) -> Result<(), Error> {
+    /// Deletes what nothing needs any more; false if it was to end before. What is kept was decided on before.
+    pub(crate) fn run(&mut self) -> Result<bool, Error> {
         let versions = &self.shared.versions;
         // Before the flushes: later ones need nothing of what is dead now.
         let segments = self.shared.segments.get();
@@ -206,15 +206,15 @@ impl<'a> Sweep<'a> {
             for (start, end) in runs.gaps() {
                 let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
                 let counted = self.count(space, &start, &end)?;
-                let Some(freed) = counted else { return Ok(()) };
+                let Some(freed) = counted else { return Ok(false) };
                 if freed.count > 0 && !self.delete_range(space, &start, &end)? {
-                    return Ok(());
+                    return Ok(false);
                 }
                 self.swept.changes.add(freed);
             }
         }
         if !self.segments(&segments, &images)? {
-            return Ok(());
+            return Ok(false);
         }
         let mut open = [opening, versions.readers.held()].concat();
         open.sort_unstable();
@@ -252,28 +252,44 @@ impl<'a> Sweep<'a> {
     /// Deletes the segments that are dead for these images and for all readers; false if it shall end.
     fn segments(&mut self, segments: &Table, images: &[Image]) -> Result<bool, Error> {
         let oldest = self.shared.published().snapshot.version.tree.oldest();
-        for (id, segment) in segments.free(images, oldest) {
-            let [start, end] = id.chunks(segment.chunks);
-            if !self.delete_range(Keyspace::Pages, &start, &end)? {
+        let mut free = segments.free(images, oldest).peekable();
+        while let Some((first, segment)) = free.next() {
+            // Those that follow go with it: an engine that drops whole tables writes a list of them each time.
+            let mut gone = vec![first];
+            let mut end = first.behind(segment);
+            let mut freed = Freed { count: segment.pages.into(), bytes: segment.bytes };
+            while let Some((id, segment)) = free.next_if(|(id, _)| *id == end) {
+                gone.push(id);
+                end = id.behind(segment);
+                freed.add(Freed { count: segment.pages.into(), bytes: segment.bytes });
+            }
+            if !self.delete_range(Keyspace::Pages, &first.chunk_key(), &end.chunk_key())? {
                 return Ok(false);
             }
-            self.delete(Keyspace::Meta, id.key().into());
-            if !self.write()? {
+            for id in &gone {
+                self.delete(Keyspace::Meta, id.key().into());
+            }
+            let goes_on = self.write()?;
+            for id in gone {
+                self.shared.segments.remove(id);
+            }
+            self.swept.pages.add(freed);
+            if !goes_on {
                 return Ok(false);
             }
-            self.shared.segments.remove(id);
-            self.swept.pages.add(Freed { count: segment.pages.into(), bytes: segment.bytes });
         }
         Ok(true)
     }
 
     /// Deletes the values on their own that no version has which is kept or `open`. They are listed by the last version
-    /// that has them; those which are needed by an older one alone are listed by that one from now on.
-    fn values(&mut self, kept: &Kept, open: &[Version]) -> Result<(), Error> {
+    /// that has them; those which are needed by an older one alone are listed by that one from now on. False if it is to
+    /// end before.
+    fn values(&mut self, kept: &Kept, open: &[Version]) -> Result<bool, Error> {
         let horizon = kept.horizon().0.to_be_bytes();
         let (start, end) = (Unbounded, Excluded(&horizon[..]));
-        let mut damaged = None;
-        for list in self.engine.scan(Keyspace::Replaced, start, end, Direction::Ascending) {
+        let (mut damaged, mut goes_on) = (None, true);
+        let lists = self.engine.scan(Keyspace::Replaced, start, end, Direction::Ascending);
+        for (number, list) in (1_usize..).zip(lists) {
             let (key, bytes) = list?;
             match listed(&key, &bytes) {
                 Ok((last, values)) => {
@@ -285,15 +301,16 @@ impl<'a> Sweep<'a> {
                 // It stays as it is; a check names it.
                 Err(error) => damaged = Some(error),
             }
-            if !(self.pace)(Instant::now()) {
-                break;
-            }
-            if self.batch.operations().len() >= DELETED_AT_ONCE {
-                self.write()?;
+            let is_much = self.batch.operations().len() >= DELETED_AT_ONCE;
+            if is_much || number.is_multiple_of(DELETED_AT_ONCE) {
+                goes_on = self.write()?;
+                if !goes_on {
+                    break;
+                }
             }
         }
         self.write()?;
-        damaged.map_or(Ok(()), Err)
+        damaged.map_or(Ok(goes_on), Err)
     }
 
     /// Deletes listed values which `needed` has not, the newest version that may need any of them.

@@ -119,27 +119,30 @@ impl Tree {
         self.lease.as_ref().map_or_else(Vec::new, |lease| lease.take_dead())
     }
 
-    /// Lets the page be stored anew that is stored at `id` and whose keys begin as `key` does, and those above it, which
-    /// say where it is. Gives where they were: nothing, if the tree has no such page.
+    /// Lets the page be stored anew that is stored at `id`, whose top branch is at `bit` and whose keys begin as `key`
+    /// does until there, and those above it, which say where it is. Does nothing if the tree has no such page. `moved`
+    /// is told where each of them was.
     pub(crate) fn unstore(
         &self,
         pages: &Pages,
-        key: &[u8],
-        id: PageId,
-    ) -> Result<Vec<PageId>, Error> {
+        (id, bit, key): (PageId, usize, &[u8]),
+        mut moved: impl FnMut(PageId),
+    ) -> Result<(), Error> {
         let mut way = Vec::new();
         let mut next = self.top.clone();
-        while let Some(Slot::Child(child)) = next {
+        while let Some(Slot::Child(child)) = next.filter(|slot| slot.bits() <= bit) {
             way.push(child);
             let child = way.last().expect("it was pushed");
             if pages.id(child.frame) == Some(id) {
-                let stored = way.iter().map(|child| pages.unstore(child));
-                return stored.filter_map(Result::transpose).collect();
+                for child in &way {
+                    pages.unstore(child)?.map(&mut moved);
+                }
+                break;
             }
             let page = pages.open(child)?;
             next = Some(page.slot(page.candidate(key)));
         }
-        Ok(Vec::new())
+        Ok(())
     }
 
     /// The root: a function of the entries alone.
