@@ -3,6 +3,7 @@
 //! Keys are 32 random bytes, values 100; seeds are fixed. Each bench measures one operation and checks its
 //! result outside of what is timed.
 
+pub mod figure;
 pub mod growth;
 pub mod machine;
 pub mod process;
