@@ -14,8 +14,8 @@ use crate::{
     ledger,
     log::Log,
     record::{
-        ChunkKind, MANIFEST_KEY, Manifest, Request, SEGMENT_PREFIX, SIGNED_KEY, Signed,
-        StoredValue, VersionRecord, decode, numbered_key,
+        ChunkKind, FLUSH_PREFIX, MANIFEST_KEY, Manifest, Request, SEGMENT_PREFIX, SIGNED_KEY,
+        Signed, StoredValue, VersionRecord, decode, numbered_key,
     },
     retention::{Kept, Needed, images, listed, newest_needed},
     segments::{self, Image, SegmentId, Table},
@@ -32,7 +32,8 @@ const DAMAGES_MAX: usize = 1000;
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Versions whose changes lead to the root in their header: those that are kept, and those on the way to them.
+    /// Versions whose changes, or the undo of newer ones, lead to the root in their header: those that are kept, and, by
+    /// changes, those on the way to them.
     pub versions: u64,
     /// Values that are stored on their own, belong to a version that is kept, and have their digest.
     pub values: u64,
@@ -95,15 +96,37 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
     ledger::check::check(engine, &pages, newest, |found| report.note(found).map(drop))?;
 
     let kept = shared.versions.kept();
-    let mut flushes = Vec::new();
-    for flush in flushes::all(engine) {
-        flushes.extend(report.note(flush)?);
+    let mut flushes: Vec<Flushed> = Vec::new();
+    for entry in scan_prefix(engine, Keyspace::Meta, FLUSH_PREFIX) {
+        let (key, bytes) = entry?;
+        let version = flushes::version(&key);
+        let read = version.clone().and_then(|version| Flushed::read(version, &bytes));
+        match report.note(read)? {
+            Some(flush) => flushes.push(flush),
+            // It stays one, so that others are not missed for it.
+            None => flushes.extend(version.ok().map(|version| Flushed {
+                version,
+                since: flushes.last().map_or(Version(0), |before| before.since),
+                image: Image::default(),
+            })),
+        }
     }
     let needed = Needed::new(&flushes, &kept, &[], [&[], &[]]);
-    let (values, pages_seen, ahead) = <_>::default();
+    let (values, replaced, pages_seen, ahead) = <_>::default();
     let (segments, pages, kept) = (&segments, &pages, &*kept);
-    let mut check =
-        Check { engine, pages, kept, segments, newest, report, values, pages_seen, ahead };
+    let mut check = Check {
+        engine,
+        pages,
+        kept,
+        segments,
+        newest,
+        report,
+        values,
+        replaced,
+        pages_seen,
+        ahead,
+    };
+    let mut at_horizon = check.undo(&needed, &flushes)?;
     let (mut log, mut before) = (Some(Log::default()), None::<Header>);
     let mut state = needed.changes.have(Version(0)).then(State::default);
     for number in 0..=newest.0 {
@@ -121,11 +144,11 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
         check.tasks(&header, &record)?;
         let base = flushes::base(&flushes, version).filter(|flush| flush.version > version);
         state = match (state.take(), base) {
-            (None, Some(flush)) if kept.has(version) => {
+            (None, Some(_)) if kept.has(version) => {
                 // Its own changes are for whoever asks for them.
                 let changes = version::read_chunks(engine, version, ChunkKind::State, &record);
                 check.report.note(changes)?;
-                check.back_to(&header, flush)?
+                at_horizon.take_if(|_| version == kept.horizon())
             }
             (state, _) if needed.changes.have(version) => check.step(state, &header, &record)?,
             (Some(State { alive, .. }), _) => {
@@ -134,7 +157,7 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
             }
             (None, _) => None,
         };
-        if let Some((_, ahead)) = check.ahead.take_if(|(flushed, _)| *flushed == version) {
+        if let Some(ahead) = check.ahead.remove(&version) {
             state = state.or(ahead);
         } else if flushes.iter().any(|flush| flush.version == version) {
             let read = check.flush(&header, state.is_none())?;
@@ -156,11 +179,12 @@ struct Check<'a> {
     segments: &'a Table,
     newest: Version,
     report: Report,
-    /// The values on their own that were looked at.
+    /// The values on their own that were looked at, and those that were replaced, with the last version that has them.
     values: HashSet<[u8; 12]>,
+    replaced: HashMap<[u8; 12], Version>,
     pages_seen: HashSet<PageId>,
-    /// A flush that was read before its turn, and its state: undo leads back from it.
-    ahead: Option<(Version, Option<State>)>,
+    /// Flushes that were read before their turn, because undo leads back from them, and their states.
+    ahead: HashMap<Version, Option<State>>,
 }
 
 /// The state of one version: its tree, and its values on their own by their keys.
@@ -217,7 +241,7 @@ impl Check<'_> {
             return Ok(None);
         };
         let Some((state, replaced)) = self.after(state, &changes)? else { return Ok(None) };
-        self.values(replaced, Version(version.0.saturating_sub(1)))?;
+        self.replaced(replaced, Version(version.0.saturating_sub(1)))?;
         let computed = state.tree.root();
         if computed == header.state() {
             self.report.versions += 1;
@@ -246,26 +270,45 @@ impl Check<'_> {
         Ok(Some((State { tree, alive }, replaced)))
     }
 
-    /// The state of a version that undo leads back to from a newer one, which is flushed.
-    fn back_to(&mut self, header: &Header, flush: &Flushed) -> Result<Option<State>, Error> {
-        if self.ahead.as_ref().is_none_or(|(flushed, _)| *flushed != flush.version) {
+    /// Walks back from each flush as far as its undo is needed. Gives the state of the oldest version from which on all are
+    /// kept, if that is made so.
+    fn undo(&mut self, needed: &Needed, flushes: &[Flushed]) -> Result<Option<State>, Error> {
+        let horizon = self.kept.horizon();
+        let mut at_horizon = None;
+        for flush in &needed.flushes {
+            let oldest = needed.undo.first_before(flush.version).max(flush.since);
             let read = self.report.note(version::read(self.engine, flush.version))?;
-            let state = read.map(|(header, _)| self.flush(&header, true)).transpose()?;
-            self.ahead = Some((flush.version, state.flatten()));
+            let Some((header, _)) = read.filter(|_| oldest < flush.version) else { continue };
+            let read = self.flush(&header, true)?;
+            self.ahead.insert(flush.version, read.clone());
+            let Some(mut state) = read else { continue };
+            let alive = state.alive.values().copied().collect::<Vec<_>>();
+            self.values(alive, flush.version)?;
+            for version in (oldest.0 + 1..=flush.version.0).rev().map(Version) {
+                let before = Version(version.0 - 1);
+                let undo = self.report.note(version::read_undo(self.engine, version))?;
+                let header = self.report.note(version::read(self.engine, before))?;
+                let (Some(undo), Some((header, _))) = (undo, header) else { break };
+                let stored = undo.iter().filter_map(|write| match write.value {
+                    Some(Value::Stored(value)) => Some(value),
+                    _ => None,
+                });
+                self.replaced(stored.collect(), before)?;
+                let Some((reached, _)) = self.after(state, &undo)? else { break };
+                if reached.tree.root() != header.state() {
+                    self.report.damaged(Damage::Undo(version));
+                    break;
+                }
+                state = reached;
+                let is_made_so = flushes::base(flushes, before) == Some(flush);
+                self.report.versions +=
+                    u64::from(is_made_so && self.kept.has(before) && before <= horizon);
+                if is_made_so && before == horizon {
+                    at_horizon = Some(state.clone());
+                }
+            }
         }
-        let Some((_, Some(mut state))) = self.ahead.clone() else { return Ok(None) };
-        for version in (header.version().0 + 1..=flush.version.0).rev().map(Version) {
-            let read = self.report.note(version::read_undo(self.engine, version))?;
-            let Some(undo) = read else { return Ok(None) };
-            let Some((before, _)) = self.after(state, &undo)? else { return Ok(None) };
-            state = before;
-        }
-        if state.tree.root() == header.state() {
-            self.report.versions += 1;
-        } else {
-            self.report.damaged(Damage::Undo(Version(header.version().0 + 1)));
-        }
-        Ok(Some(state))
+        Ok(at_horizon)
     }
 
     /// Looks at values that `last` is the last version to have, if one of those that have them is kept.
@@ -281,6 +324,15 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The same for values that the version behind `last` has no more: they must be listed.
+    fn replaced(&mut self, values: Vec<StoredValue>, last: Version) -> Result<(), Error> {
+        if let Some(kept) = self.kept.newest_until(last) {
+            let needed = values.iter().filter(|value| value.version <= kept.0);
+            self.replaced.extend(needed.map(|value| (value.key(), last)));
+        }
+        self.values(values, last)
     }
 
     fn value(&mut self, value: &StoredValue) -> Result<(), Error> {
@@ -398,6 +450,10 @@ impl Check<'_> {
                 }
                 known.insert(key);
             }
+        }
+        let unlisted = self.replaced.iter().filter(|(key, _)| !known.contains(*key));
+        for last in unlisted.map(|(_, last)| *last).collect::<Vec<_>>() {
+            self.report.damaged(Damage::Replaced(last));
         }
         for entry in scan(Keyspace::Values) {
             let (key, _) = entry?;

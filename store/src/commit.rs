@@ -247,7 +247,7 @@ impl Committer {
     /// `None` if none could: each of those was answered.
     fn group(&mut self, waiting: &mut VecDeque<Job>) -> Result<Option<Group>, Error> {
         let mut group =
-            Group::new(Version(self.header.version().0 + 1), self.shared.undo.is_kept());
+            Group::new(Version(self.header.version().0 + 1), self.shared.undo.bytes_max());
         let (mut bytes, mut later, mut failed) = (0, VecDeque::new(), None);
         while let Some(Job { work, answer, pass }) = waiting.pop_front() {
             // What writes a key that a member writes waits, and so does all that came after it.

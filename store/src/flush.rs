@@ -1,8 +1,8 @@
 //! Flushes: the tree of one version written as pages, so that opening need not replay the whole log.
 //!
 //! In the background, from a version that never changes, while commits go on. Children before parents;
-//! pages that an older flush has written are shared with it. Written last, when all pages are durable:
-//! the record that names the top.
+//! pages that an older flush has written are shared with it. Behind them, while the store prunes, what leads back
+//! from that version (undo.rs). Written last, when all of it is durable: the record that names the top.
 
 use std::{
     collections::HashMap,
@@ -28,6 +28,7 @@ use crate::{
     snapshot::Snapshot,
     store::Shared,
     tree::{FrameId, PageId, Pages, Slot, Tree},
+    undo::Step,
     version,
 };
 
@@ -42,7 +43,7 @@ const UNSTORED_DUE: usize = 7;
 const UNSTORED_MORE: usize = 3;
 /// The part of the budget that pages may take which one flush writes anew so that segments can be freed.
 const MOVED_PART: usize = 8;
-/// Bytes of pages that are handed to the engine at once.
+/// Bytes of pages, or of undo, that are handed to the engine at once.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Counts what has changed since the last flush, and wakes the flusher.
@@ -220,6 +221,8 @@ impl Flusher {
         let (shared, tree) = (self.shared.clone(), &snapshot.version.tree);
         let version = snapshot.version();
         let is_new = self.flushed.is_none_or(|flush| flush.version != version);
+        // At once: soon commits push the oldest out.
+        let undo = if is_new { shared.undo.back_from(version) } else { Vec::new() };
         let mut account = Account::begin(&shared.segments);
         if is_new {
             for id in tree.take_dead() {
@@ -244,7 +247,7 @@ impl Flusher {
         account.after.all.extend(segments);
         let since = match self.flushed {
             Some(flush) if !is_new => flush.since,
-            _ => self.write_undo(version)?,
+            _ => self.write_undo(version, &undo)?,
         };
         // A crash here leaves chunks that no record names: the next opening sweeps them, and the next pruning the undo.
         let id = |frame| id_of(&shared.pages, &placed, frame);
@@ -273,28 +276,27 @@ impl Flusher {
         Ok(())
     }
 
-    /// Stores what leads back from `version`, and gives the oldest version that it leads to.
-    fn write_undo(&self, version: Version) -> Result<Version, Error> {
-        let steps = self.shared.undo.back_from(version);
+    /// Stores what leads back from `version` step by step, and gives the oldest version that undo leads to.
+    fn write_undo(&self, version: Version, steps: &[Step]) -> Result<Version, Error> {
         let Some(first) = steps.first() else { return Ok(version) };
-        // A version that undo of an older flush leads to is made from this one now.
-        let (flushed, since) = match &self.flushed {
-            Some(flush) => (Some(flush.version), flush.since),
-            None => (None, Version(0)),
-        };
-        let since = since.max(Version(first.version.0 - 1));
-        let (mut batch, mut tickets) = (Batch::new(), Vec::new());
+        let start = Version(first.version.0 - 1);
+        let mut batches = Batches::new(&self.writer);
         // The flush before has stored those up to its own version.
-        for step in steps.iter().filter(|step| flushed.is_none_or(|flushed| step.version > flushed))
-        {
-            version::write_undo(step.version, &step.writes(), &mut batch);
-            if batch.bytes() >= BATCH_BYTES {
-                tickets.push(self.writer.write(std::mem::take(&mut batch)));
-            }
+        let flushed = self.flushed.map_or(Version(0), |flush| flush.version);
+        for step in steps.iter().filter(|step| step.version > flushed) {
+            version::write_undo(step.version, &step.writes(), |space, key, chunk| {
+                batches.put(space, key, chunk);
+            });
         }
-        tickets.push(self.writer.write(batch));
-        tickets.into_iter().try_for_each(Ticket::wait)?;
-        Ok(since)
+        batches.finish()?;
+        Ok(match &self.flushed {
+            // That one's goes on where these end, as after an opening.
+            Some(flush) if flush.version == start => {
+                flush.since.max(self.shared.undo.oldest_before(version))
+            }
+            Some(flush) => flush.since.max(start),
+            None => start,
+        })
     }
 
     /// Lets the pages of sparse segments that the tree has be written anew, and those above them. False if there are
@@ -456,24 +458,19 @@ impl<'a> Pack<'a> {
 /// Where chunks go: past the engine's log, or into batches.
 enum Chunks<'a> {
     Ingest(Ingest<'a>),
-    Batches { writer: &'a Writer, batch: Batch, tickets: Vec<Ticket> },
+    Batches(Batches<'a>),
 }
 
 impl<'a> Chunks<'a> {
     fn new(engine: &'a dyn Engine, writer: &'a Writer) -> Result<Self, Error> {
-        let batches = Chunks::Batches { writer, batch: Batch::new(), tickets: Vec::new() };
-        Ok(engine.ingest(Keyspace::Pages)?.map_or(batches, Chunks::Ingest))
+        let ingest = engine.ingest(Keyspace::Pages)?;
+        Ok(ingest.map_or_else(|| Chunks::Batches(Batches::new(writer)), Chunks::Ingest))
     }
 
     fn put(&mut self, key: [u8; 8], chunk: Vec<u8>) -> Result<(), Error> {
         match self {
             Chunks::Ingest(ingest) => ingest.put(key.to_vec().into(), chunk.into())?,
-            Chunks::Batches { writer, batch, tickets } => {
-                batch.put(Keyspace::Pages, key.to_vec(), chunk);
-                if batch.bytes() >= BATCH_BYTES {
-                    tickets.push(writer.write(std::mem::take(batch)));
-                }
-            }
+            Chunks::Batches(batches) => batches.put(Keyspace::Pages, key.to_vec(), chunk),
         }
         Ok(())
     }
@@ -482,12 +479,35 @@ impl<'a> Chunks<'a> {
     fn finish(self) -> Result<(), Error> {
         match self {
             Chunks::Ingest(ingest) => ingest.finish()?,
-            Chunks::Batches { writer, batch, mut tickets } => {
-                tickets.push(writer.write(batch));
-                tickets.into_iter().try_for_each(Ticket::wait)?;
-            }
+            Chunks::Batches(batches) => batches.finish()?,
         }
         Ok(())
+    }
+}
+
+/// What need not appear at once, in batches of some size.
+struct Batches<'a> {
+    writer: &'a Writer,
+    batch: Batch,
+    tickets: Vec<Ticket>,
+}
+
+impl<'a> Batches<'a> {
+    fn new(writer: &'a Writer) -> Self {
+        Batches { writer, batch: Batch::new(), tickets: Vec::new() }
+    }
+
+    fn put(&mut self, space: Keyspace, key: Vec<u8>, value: Vec<u8>) {
+        self.batch.put(space, key, value);
+        if self.batch.bytes() >= BATCH_BYTES {
+            self.tickets.push(self.writer.write(std::mem::take(&mut self.batch)));
+        }
+    }
+
+    /// Waits until all are durable.
+    fn finish(mut self) -> Result<(), Error> {
+        self.tickets.push(self.writer.write(self.batch));
+        Ok(self.tickets.into_iter().try_for_each(Ticket::wait)?)
     }
 }
 

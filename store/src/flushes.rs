@@ -29,17 +29,25 @@ pub(crate) struct Flushed {
 }
 
 impl Flushed {
-    fn read((key, bytes): (Bytes, Bytes)) -> Result<(Self, Bytes), Error> {
-        // A key of another length is none that was written.
-        let version = key.strip_prefix(FLUSH_PREFIX).and_then(|version| version.try_into().ok());
-        let version = Version(u64::from_be_bytes(version.ok_or(Error::Damaged(Damage::Manifest))?));
+    /// The flush of a version, by its record.
+    pub(crate) fn read(version: Version, bytes: &[u8]) -> Result<Self, Error> {
         let damage = Damage::Flush(version);
-        let record: record::Flush<'_> = decode(&bytes, damage)?;
-        if record.since > version.0 {
-            return Err(Error::Damaged(damage));
-        }
-        Ok((Flushed { version, since: Version(record.since), image: record.image }, bytes))
+        let record: record::Flush<'_> = decode(bytes, damage)?;
+        let since = Version(record.since);
+        let flush = Flushed { version, since, image: record.image };
+        (since <= version).then_some(flush).ok_or(Error::Damaged(damage))
     }
+
+    fn of_entry((key, bytes): (Bytes, Bytes)) -> Result<(Self, Bytes), Error> {
+        Ok((Self::read(version(&key)?, &bytes)?, bytes))
+    }
+}
+
+/// The version in the key of the record of a flush.
+pub(crate) fn version(key: &[u8]) -> Result<Version, Error> {
+    // A key of another length is none that was written.
+    let version = key.strip_prefix(FLUSH_PREFIX).and_then(|version| version.try_into().ok());
+    Ok(Version(u64::from_be_bytes(version.ok_or(Error::Damaged(Damage::Manifest))?)))
 }
 
 /// The key of the record of a flush.
@@ -53,7 +61,7 @@ pub(crate) fn key(version: Version) -> [u8; 14] {
 /// All flushes, in order.
 pub(crate) fn all(engine: &dyn Engine) -> impl Iterator<Item = Result<Flushed, Error>> {
     let flushes = scan_prefix(engine, Keyspace::Meta, FLUSH_PREFIX);
-    flushes.map(|entry| Ok(Flushed::read(entry?)?.0))
+    flushes.map(|entry| Ok(Flushed::of_entry(entry?)?.0))
 }
 
 /// The newest flush of a version up to `version`, with its record.
@@ -64,7 +72,7 @@ pub(crate) fn newest(
     let (first, last) = (key(Version(0)), key(version));
     let mut found =
         engine.scan(Keyspace::Meta, Included(&first), Included(&last), Direction::Descending);
-    found.next().map(|entry| Flushed::read(entry?)).transpose()
+    found.next().map(|entry| Flushed::of_entry(entry?)).transpose()
 }
 
 /// From which of all `flushes`, which are in order, `version` is made: by undo if it is older, otherwise by changes.
@@ -81,11 +89,12 @@ pub(crate) fn read_base(
     let newer = engine.scan(Keyspace::Meta, Excluded(&start), Included(&end), Direction::Ascending);
     let mut base = None;
     for entry in newer {
-        let (flush, bytes) = Flushed::read(entry?)?;
-        if flush.since > version {
-            break;
+        match Flushed::of_entry(entry?) {
+            Ok((flush, bytes)) if flush.since <= version => base = Some((flush, bytes)),
+            // One that is damaged leads nowhere; perhaps an older one does.
+            Ok(_) | Err(Error::Damaged(_)) => break,
+            Err(error) => return Err(error),
         }
-        base = Some((flush, bytes));
     }
     if base.is_some() { Ok(base) } else { newest(engine, version) }
 }

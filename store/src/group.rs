@@ -29,9 +29,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// One for `version`; if it `is_undoable`, it tells what leads back to the version before.
-    pub(crate) fn new(version: Version, is_undoable: bool) -> Self {
-        let undo = is_undoable.then(Vec::new);
+    /// One for `version`, which tells what leads back to the version before, if that is allowed some bytes of memory and
+    /// takes no more.
+    pub(crate) fn new(version: Version, undo_bytes_max: Option<usize>) -> Self {
+        let undo = undo_bytes_max.map(|bytes_max| (Vec::new(), bytes_max));
         Group {
             version,
             batch: Batch::new(),
@@ -75,8 +76,8 @@ pub(crate) struct Writes {
     /// Bytes of the pages that these replaced, and the values on their own.
     replaced: usize,
     replaced_values: Vec<StoredValue>,
-    /// What leads back from each of them to the one before, if that is asked for.
-    undo: Option<Vec<Write>>,
+    /// What leads back from each of them to the one before, if that is asked for, and the memory that is left for it.
+    undo: Option<(Vec<Write>, usize)>,
     /// The keys of the first `indexed` runs.
     keys: HashSet<Bytes>,
     indexed: usize,
@@ -102,11 +103,15 @@ impl Writes {
                 &merged
             }
         };
-        *tree = match &mut self.undo {
+        *tree = match self.undo.take() {
             None => tree.update(pages, writes)?,
-            Some(undo) => {
-                let (next, back) = tree.update_undoably(pages, writes)?;
-                undo.extend(back);
+            Some((mut undo, left)) => {
+                let (next, back) = tree.update_undoably(pages, writes, left)?;
+                self.undo = back.map(|back| {
+                    let taken = back.iter().map(Write::memory).sum::<usize>();
+                    undo.extend(back);
+                    (undo, left - taken)
+                });
                 next
             }
         };
@@ -128,7 +133,7 @@ impl Writes {
 
     /// The writes that lead back to the version before, one step behind the other, if they were asked for.
     pub(crate) fn take_undo(&mut self) -> Option<Vec<Write>> {
-        self.undo.take()
+        self.undo.take().map(|(undo, _)| undo)
     }
 
     /// All writes, in key order.

@@ -66,25 +66,39 @@ impl History {
         gone
     }
 
-    /// Lets go of versions that are not kept any more, and of those that are made again from the newest flush but hold
-    /// older pages. Gives them for whoever has the time to drop them.
-    pub(crate) fn forget(&self, kept: &Kept, newest: Option<&Flushed>) -> Vec<Arc<At>> {
-        let is_kept = |(at, _): &(Arc<At>, usize)| {
+    /// Lets go of versions that are not kept any more, and gives them for whoever has the time to drop them.
+    pub(crate) fn forget(&self, kept: &Kept) -> Vec<Arc<At>> {
+        self.retain(|at| kept.has(at.header.version()))
+    }
+
+    /// Lets go of versions that nobody reads and that were made from other flushes than these.
+    pub(crate) fn forget_others(&self, flushes: &[Flushed]) -> Vec<Arc<At>> {
+        self.retain(|at| {
+            let is_one = |image| flushes.iter().any(|flush| flush.image == image);
+            at.image.as_ref().is_none_or(|it| is_one(it.held())) || Arc::strong_count(at) > 1
+        })
+    }
+
+    /// Lets go of versions that nobody reads and that were never made from a flush, if they can be from this one: they
+    /// hold older pages.
+    pub(crate) fn forget_behind(&self, flush: &Flushed) -> Vec<Arc<At>> {
+        self.retain(|at| {
             let version = at.header.version();
-            let is_older = newest.is_some_and(|flush| {
-                let has_its_pages = at.image.as_ref().is_some_and(|it| it.held() == flush.image);
-                flush.since <= version && version < flush.version && !has_its_pages
-            });
-            kept.has(version) && !is_older
-        };
+            let is_behind = flush.since <= version && version < flush.version;
+            !is_behind || at.image.is_some() || Arc::strong_count(at) > 1
+        })
+    }
+
+    fn retain(&self, stays: impl Fn(&Arc<At>) -> bool) -> Vec<Arc<At>> {
+        let stays = |(at, _): &(Arc<At>, usize)| stays(at);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let versions = std::mem::take(&mut recent.versions);
-        let (stay, mut gone): (VecDeque<_>, VecDeque<_>) = versions.into_iter().partition(is_kept);
+        let (stay, mut gone): (VecDeque<_>, VecDeque<_>) = versions.into_iter().partition(stays);
         recent.bytes = stay.iter().map(|(_, bytes)| bytes).sum();
         recent.versions = stay;
         drop(recent);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        gone.extend(opened.extract_if(.., |opened| !is_kept(opened)));
+        gone.extend(opened.extract_if(.., |opened| !stays(opened)));
         gone.into_iter().map(|(at, _)| at).collect()
     }
 

@@ -13,7 +13,7 @@ use crate::{Error, Receipt, Retention, ledger::OwnFold, store::Clock};
 /// Told what a pruning did.
 pub type Pruned = Arc<dyn Fn(&Result<Receipt, Error>) + Send + Sync>;
 
-/// How a store is opened. Only how it works depends on them, never what is stored.
+/// How a store is opened. Only how it works depends on them, never what a version is.
 #[derive(Clone)]
 pub struct Options {
     /// The budget for pages, in bytes of memory: for those that storage could give again, those that are not stored yet,

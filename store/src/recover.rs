@@ -81,10 +81,7 @@ pub(crate) fn open(
     let (last_flush, header, tree) = replayed?;
     let image = last_flush.map_or_else(Image::default, |flush| flush.image);
     let segments = Segments::load(&*engine, image)?;
-    let undo = Undo::new(options.cache_bytes / UNDO_PART);
-    if let Some(retention) = &options.retention {
-        undo.keep(retention.last);
-    }
+    let undo = Undo::new(options.cache_bytes / UNDO_PART, options.retention.as_ref());
     let at = Arc::new(At::new(header.clone(), tree.clone(), &versions));
 
     let clock = options.clock.clone();

@@ -23,7 +23,7 @@ use crate::{
     commit::{self, Answer, Commit, Committed, Job, Jobs, Work},
     engine::{Engine, Writer},
     finality::{Finality, Published},
-    flush,
+    flush, flushes,
     history::History,
     keys::LogKey,
     ledger::{Desk, Ledger, step::Step},
@@ -483,6 +483,9 @@ impl Store {
     /// Reads and deletes what is freed.
     pub fn prune(&self, retention: &Retention) -> Result<Receipt, Error> {
         self.flush_now(true)?;
+        let flush = flushes::newest(&*self.shared.engine, self.latest().version())?;
+        // What keeps older pages in memory keeps them in storage.
+        drop(flush.map(|(flush, _)| self.shared.history.forget_behind(&flush)));
         prune(&self.shared, &*self.writer()?, retention, &|_| !self.shared.pruning.is_closed())
     }
 

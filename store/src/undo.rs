@@ -11,7 +11,7 @@ use std::{
 
 use anwansi_proofs::Version;
 
-use crate::{group::merge, tree::Write};
+use crate::{Retention, group::merge, tree::Write};
 
 /// The undo of the newest versions.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Undo {
     newest: Mutex<Newest>,
     /// The memory that they may take together, about, in bytes.
     bytes_max: usize,
+    /// How many there may be at least.
+    count_min: u64,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +43,8 @@ pub(crate) struct Step {
 
 impl Step {
     fn new(version: Version, writes: Vec<Write>) -> Self {
-        let bytes = size_of::<Self>() + writes.iter().map(Write::memory).sum::<usize>();
+        let spare = (writes.capacity() - writes.len()) * size_of::<Write>();
+        let bytes = size_of::<Self>() + spare + writes.iter().map(Write::memory).sum::<usize>();
         Step { version, writes: writes.into(), bytes }
     }
 
@@ -51,23 +54,32 @@ impl Step {
     }
 }
 
+/// Of how many versions undo is kept: of those that are kept behind the newest one, but of none if no flush goes.
+fn count(retention: &Retention) -> u64 {
+    if retention.every == Some(NonZeroU64::MIN) { 0 } else { retention.last.get() - 1 }
+}
+
 impl Undo {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Undo { newest: Mutex::default(), bytes_max }
+    /// Within so many bytes of memory, of as many versions as `retention` keeps behind the newest one, if it is one by
+    /// which the store always prunes.
+    pub(crate) fn new(bytes_max: usize, retention: Option<&Retention>) -> Self {
+        let count_min = retention.map_or(0, count);
+        let newest = Newest { count_max: count_min, ..Newest::default() };
+        Undo { newest: newest.into(), bytes_max, count_min }
     }
 
     fn newest(&self) -> MutexGuard<'_, Newest> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the `last` versions are to be kept.
-    pub(crate) fn keep(&self, last: NonZeroU64) {
-        self.newest().count_max = last.get() - 1;
+    /// It is pruned by this.
+    pub(crate) fn keep(&self, retention: &Retention) {
+        self.newest().count_max = count(retention).max(self.count_min);
     }
 
-    /// Whether it is kept at all.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.newest().count_max > 0
+    /// The memory that a version's may take, if it is kept at all.
+    pub(crate) fn bytes_max(&self) -> Option<usize> {
+        (self.newest().count_max > 0).then_some(self.bytes_max)
     }
 
     /// Takes what leads back from the newest version, if that is known. Gives what is kept no longer, for whoever has the
@@ -90,6 +102,11 @@ impl Undo {
         gone
     }
 
+    /// The oldest version that is to be kept when `version` is the newest.
+    pub(crate) fn oldest_before(&self, version: Version) -> Version {
+        Version(version.0.saturating_sub(self.newest().count_max))
+    }
+
     /// What leads back from `version`, as far as it is there: the oldest step first.
     pub(crate) fn back_from(&self, version: Version) -> Vec<Step> {
         let newest = self.newest();
@@ -100,8 +117,16 @@ impl Undo {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use fastrand::Rng;
+
     use super::*;
-    use crate::tree::Value;
+    use crate::{
+        engine::Memory,
+        record::StoredValue,
+        tree::{Pages, Tree, Value},
+    };
 
     fn write(key: &'static [u8], value: &'static [u8]) -> Write {
         Write { key: key.into(), value: Some(Value::Inline(value.into())) }
@@ -113,9 +138,13 @@ mod tests {
 
     #[test]
     fn undo_reaches_back_without_a_gap_and_within_its_bounds() {
-        let undo = Undo::new(10_000);
-        assert!(!undo.is_kept());
-        undo.keep(NonZeroU64::new(4).unwrap());
+        let undo = Undo::new(10_000, None);
+        let keep = |last, every| {
+            let [last, every] = [last, every].map(NonZeroU64::new);
+            undo.keep(&Retention { last: last.unwrap(), every });
+            undo.bytes_max()
+        };
+        assert_eq!([undo.bytes_max(), keep(4, 1), keep(4, 2)], [None, None, Some(10_000)]);
         for version in 1..=5 {
             undo.push(Version(version), Some(vec![write(b"key", b"value")]));
         }
@@ -128,9 +157,66 @@ mod tests {
         assert_eq!(versions(&undo, 7), [7]);
         undo.push(Version(8), Some(vec![write(b"key", &[7; 10_000])]));
         assert_eq!(versions(&undo, 8), [0; 0]);
-        undo.keep(NonZeroU64::MIN);
+        assert_eq!(keep(1, 0), None);
         undo.push(Version(9), Some(Vec::new()));
         assert_eq!(versions(&undo, 9), [0; 0]);
+    }
+
+    /// Random writes to few keys or to many: new values, on their own or not, and removals.
+    fn writes(rng: &mut Rng, keys: u32) -> Vec<Write> {
+        let mut writes = BTreeMap::new();
+        for _ in 0..rng.usize(1..200) {
+            let value = match rng.u8(..4) {
+                0 => None,
+                1 => {
+                    let digest = std::array::repeat(rng.u8(..));
+                    let version = rng.u64(..);
+                    Some(Value::Stored(StoredValue { version, index: 0, length: 2000, digest }))
+                }
+                _ => Some(Value::Inline(vec![rng.u8(..); rng.usize(..40)].into())),
+            };
+            writes.insert(rng.u32(..keys).to_be_bytes(), value);
+        }
+        let write = |(key, value): ([u8; 4], _)| Write { key: key.to_vec().into(), value };
+        writes.into_iter().map(write).collect()
+    }
+
+    #[test]
+    fn undo_leads_back_from_any_tree_to_the_one_before() {
+        let mut rng = Rng::with_seed(4);
+        for keys in [1, 2, 3, 40, 3000] {
+            let pages = Pages::on_two_threads(Arc::new(Memory::new()), 1 << 20);
+            let mut tree = Tree::default();
+            for _ in 0..100 {
+                let before = tree.clone();
+                let mut all = Vec::new();
+                for _ in 0..rng.usize(1..3) {
+                    let writes = writes(&mut rng, keys);
+                    let (next, undo) = tree.update_undoably(&pages, &writes, 1 << 20).unwrap();
+                    all.extend(undo.unwrap());
+                    tree = next;
+                }
+                let undo = Step::new(Version(1), all).writes();
+                let back = tree.update(&pages, &undo).unwrap();
+                assert_eq!(back.root(), before.root());
+                assert_eq!((back.entries, back.bytes), (before.entries, before.bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn undo_that_takes_too_much_memory_is_not_gathered() {
+        let pages = Pages::on_two_threads(Arc::new(Memory::new()), 1 << 20);
+        let writes = (0..100_u32).map(|key| Write {
+            key: key.to_be_bytes().to_vec().into(),
+            value: Some(Value::Inline(vec![1; 10].into())),
+        });
+        let writes = writes.collect::<Vec<_>>();
+        let bytes = writes.iter().map(|write| size_of::<Write>() + write.key.len()).sum::<usize>();
+        for (bytes_max, is_there) in [(bytes, true), (bytes - 1, false), (0, false)] {
+            let (_, undo) = Tree::default().update_undoably(&pages, &writes, bytes_max).unwrap();
+            assert_eq!(undo.is_some(), is_there, "{bytes_max}");
+        }
     }
 
     #[test]

@@ -44,8 +44,9 @@ impl Values {
 /// Puts a version into `batch`: `changes` of the state and entries of the tasks tree, in key order.
 pub(crate) fn write(header: &Header, changes: &[Write], tasks: &[Write], batch: &mut Batch) {
     let version = header.version();
-    let state_chunks = write_chunks(version, ChunkKind::State.space(), changes, batch);
-    let task_chunks = write_chunks(version, ChunkKind::Tasks.space(), tasks, batch);
+    let mut put = |space, key, chunk| batch.put(space, key, chunk);
+    let state_chunks = write_chunks(version, ChunkKind::State.space(), changes, &mut put);
+    let task_chunks = write_chunks(version, ChunkKind::Tasks.space(), tasks, &mut put);
     let record = VersionRecord { header: header.to_string(), chunks: [state_chunks, task_chunks] };
     batch.put(Keyspace::Headers, version.0.to_be_bytes().to_vec(), encode(&record));
 }
@@ -72,9 +73,13 @@ pub(crate) fn bytes_of(changes: &[Write]) -> u64 {
     changes.iter().map(|write| write.bytes() as u64).sum()
 }
 
-/// Puts into `batch` the writes that lead back from `version` to the one before, in key order.
-pub(crate) fn write_undo(version: Version, undo: &[Write], batch: &mut Batch) {
-    write_chunks(version, Keyspace::Undo, undo, batch);
+/// Puts the writes that lead back from `version` to the one before, which stand in key order.
+pub(crate) fn write_undo(
+    version: Version,
+    undo: &[Write],
+    put: impl FnMut(Keyspace, Vec<u8>, Vec<u8>),
+) {
+    write_chunks(version, Keyspace::Undo, undo, put);
 }
 
 /// Puts `changes` into chunks, and gives their number.
@@ -82,7 +87,7 @@ fn write_chunks(
     version: Version,
     space: Keyspace,
     mut changes: &[Write],
-    batch: &mut Batch,
+    mut put: impl FnMut(Keyspace, Vec<u8>, Vec<u8>),
 ) -> u32 {
     let mut chunks = 0;
     while !changes.is_empty() {
@@ -94,7 +99,7 @@ fn write_chunks(
         };
         let (chunk, rest) = changes.split_at(changes.iter().take_while(fits).count());
         let record = record::Chunk { changes: chunk.iter().map(Write::to_record).collect() };
-        batch.put(space, numbered_key(version.0, chunks).to_vec(), encode(&record));
+        put(space, numbered_key(version.0, chunks).to_vec(), encode(&record));
         (changes, chunks) = (rest, chunks + 1);
     }
     chunks

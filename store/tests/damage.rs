@@ -7,11 +7,11 @@
 mod common;
 mod machine;
 
-use std::{ops::Bound::Unbounded, sync::Arc};
+use std::{num::NonZeroU64, ops::Bound::Unbounded, sync::Arc};
 
 use anwansi_proofs::{Digest, Version};
 use anwansi_store::{
-    Commit, Damage, Error, LogKey, Options, RequestId, Store,
+    Commit, Damage, Error, LogKey, Options, RequestId, Retention, Store,
     engine::{Batch, Direction, Engine, Keyspace, Memory},
 };
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use common::{commit, open, try_open};
 use machine::{Habit, Node};
 
 /// A store with some of everything: three versions, a flush between, a value on its own, a request, a
-/// transition with faults.
+/// transition with faults, a pin, a value that is replaced, and what leads back from the last versions.
 fn small() -> Memory {
     let memory = Arc::new(Memory::new());
     let store = open(memory.clone());
@@ -40,7 +40,15 @@ fn small() -> Memory {
     let mut draft = machine::draft("", &["x"]);
     (draft.policy.pledge_ms, draft.policy.reveal_ms) = (60_000, 100);
     machine::decide(&store, &nodes, &machine::submit(&store, &draft));
+    // Nothing is pruned, but for it undo is kept from now on.
+    let retention = Retention { last: NonZeroU64::new(100).unwrap(), every: None };
+    store.prune(&retention).unwrap();
+    store.pin(Version(2)).unwrap();
+    store.commit(commit(&["key1=3", "large=small"])).unwrap();
+    store.commit(commit(&["key1", "large"])).unwrap();
     drop(store);
+    // What versions in memory held is freed, too.
+    open(memory.clone()).prune(&retention).unwrap();
     memory.crash(usize::MAX)
 }
 
@@ -109,7 +117,9 @@ fn every_changed_byte_is_noticed() {
             assert!(wrong.is_some(), "{key:?} in {space:?} cut at {cut}");
         }
         let wrong = wrong(with(&memory, space, &key, None));
-        let harmless = space == Keyspace::Meta && key.starts_with(b"flush/");
+        // Others do for a flush, and a pin that is not there was unpinned.
+        let is_meta = |prefix| space == Keyspace::Meta && key.starts_with(prefix);
+        let harmless = is_meta(b"flush/") || is_meta(b"kept/");
         assert!(wrong.is_some() || harmless, "{key:?} of {space:?} left out");
     }
     assert!(changed > 2000, "{changed}");
@@ -264,6 +274,26 @@ fn damaged_request_is_named_and_harms_nothing_else() {
     store.commit(commit(&["key1=4"])).unwrap();
     store.flush().unwrap();
     assert_eq!(store.check(|_, _| {}).unwrap().damages, []);
+}
+
+#[test]
+fn damaged_record_of_a_segment_harms_nothing_else() {
+    let memory = small();
+    let all = entries(&memory);
+    let is_segment = |key: &Bytes| key.starts_with(b"segment/");
+    let segments = all.iter().filter(|(_, key, _)| is_segment(key)).collect::<Vec<_>>();
+    let (space, key, _) = segments.last().unwrap();
+    let store = open(with(&memory, *space, key, Some("damaged".into())));
+    let damages = store.check(|_, _| {}).unwrap().damages;
+    assert!(damages.iter().any(|damage| matches!(damage, Damage::Segment { .. })), "{damages:?}");
+    assert_eq!(store.latest().get(b"key5").unwrap().unwrap(), [5; 3][..]);
+    // Its pages stay, whatever becomes of the others.
+    for number in 0..3 {
+        store.commit(commit(&[&format!("key5={number}")])).unwrap();
+        store.prune(&Retention { last: NonZeroU64::MIN, every: None }).unwrap();
+        assert_eq!(store.latest().get(b"key6").unwrap().unwrap(), [6; 3][..]);
+    }
+    assert_eq!(store.check(|_, _| {}).unwrap().damages, damages);
 }
 
 #[test]

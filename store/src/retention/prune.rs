@@ -17,14 +17,7 @@ use super::{
     Freed, Retention,
     sweep::{Sweep, Swept},
 };
-use crate::{
-    Error, Pruned,
-    engine::Writer,
-    flushes::{self, Flushed},
-    store::Shared,
-    tree::Pages,
-    version,
-};
+use crate::{Error, Pruned, engine::Writer, flushes, store::Shared, tree::Pages, version};
 
 /// What a pruning did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +36,7 @@ pub struct Receipt {
     pub pages: Freed,
     /// The newest version when it began.
     pub newest: Version,
-    /// The newest version then whose pages were stored.
+    /// The newest version whose pages were stored when it was decided what to free.
     pub flushed: Version,
     /// The root of the state of that version, by its header.
     pub root_before: Root,
@@ -183,22 +176,16 @@ pub(crate) fn prune(
 ) -> Result<Receipt, Error> {
     let _held = shared.pruning.hold_unless_closed().ok_or(Error::Closed)?;
     let started = Instant::now();
-    shared.undo.keep(retention.last);
+    shared.undo.keep(retention);
     let newest = shared.published().snapshot.version();
-    let flush = flushes::newest(&*shared.engine, newest)?.map(|(flush, _)| flush);
-    let (flushed, root_before) = match &flush {
-        Some(Flushed { version, .. }) => {
-            (*version, version::read(&*shared.engine, *version)?.0.state())
-        }
-        None => (Version(0), Root::empty()),
-    };
     let failed = |error: &Error| shared.fail_if_unwritten(error);
     let dropped = shared.versions.retain(retention, newest, writer).inspect_err(failed)?;
     let kept = shared.versions.kept();
-    drop(shared.history.forget(&kept, flush.as_ref()));
+    drop(shared.history.forget(&kept));
     let mut sweep = Sweep::new(shared, writer, pace);
     let is_whole = sweep.run().inspect_err(failed)?;
     let Swept { flushes, changes, values, pages } = sweep.swept;
+    let flushed = sweep.newest.map_or(Version(0), |flush| flush.version);
     Ok(Receipt {
         dropped,
         oldest: kept.oldest(),
@@ -208,7 +195,7 @@ pub(crate) fn prune(
         pages,
         newest,
         flushed,
-        root_before,
+        root_before: version::read(&*shared.engine, flushed)?.0.state(),
         root_after: root_of(shared, flushed)?,
         took: started.elapsed(),
         is_whole,

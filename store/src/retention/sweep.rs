@@ -84,11 +84,13 @@ impl Needed {
         kept.below_horizon().chain(opening).for_each(|at| need(at, at));
         // And all that come meanwhile.
         need(horizon, Version(u64::MAX));
-        // From that flush on, any can be the one that a version is made from.
-        let first = flushes::base(flushes, horizon).map_or(horizon, |flush| flush.version);
-        for flush in flushes.iter().filter(|flush| flush.version >= first.max(horizon)) {
-            needed.push(flush);
-            undo.push((flush.since.max(horizon).0 + 1, flush.version.0));
+        // Of any that comes before the next one's undo begins; and the last is for the next opening.
+        for (at, flush) in flushes.iter().enumerate() {
+            let first = flush.since.max(horizon);
+            if flushes.get(at + 1).is_none_or(|next| first < next.since) {
+                needed.push(flush);
+                undo.push((first.0 + 1, flush.version.0));
+            }
         }
         let mut needed = needed.into_iter().copied().collect::<Vec<_>>();
         needed.sort_unstable_by_key(|flush| flush.version);
@@ -124,6 +126,14 @@ impl Runs {
     pub(crate) fn have(&self, version: Version) -> bool {
         let behind = self.0.partition_point(|(first, _)| *first <= version.0);
         behind > 0 && version.0 <= self.0[behind - 1].1
+    }
+
+    /// The version before the first one of the run that one is in, or that itself.
+    pub(crate) fn first_before(&self, version: Version) -> Version {
+        let behind = self.0.partition_point(|(first, _)| *first <= version.0);
+        let run = behind.checked_sub(1).map(|at| self.0[at]);
+        let run = run.filter(|(_, last)| version.0 <= *last);
+        Version(run.map_or(version.0, |(first, _)| first - 1))
     }
 
     /// The runs of versions before and between them: the first, and the one behind the last.
@@ -168,6 +178,8 @@ pub(crate) struct Sweep<'a> {
     batch: Batch,
     started: Instant,
     pub(crate) swept: Swept,
+    /// The newest flush, once it was looked for: it is needed.
+    pub(crate) newest: Option<Flushed>,
 }
 
 impl<'a> Sweep<'a> {
@@ -177,7 +189,7 @@ impl<'a> Sweep<'a> {
         pace: &'a dyn Fn(Instant) -> bool,
     ) -> Self {
         let (engine, (batch, swept)) = (&*shared.engine, <_>::default());
-        Sweep { shared, engine, writer, pace, batch, started: Instant::now(), swept }
+        Sweep { shared, engine, writer, pace, batch, started: Instant::now(), swept, newest: None }
     }
 
     /// Deletes what nothing needs any more; false if it was to end before. What is kept was decided on before.
@@ -192,6 +204,7 @@ impl<'a> Sweep<'a> {
         let (changes, undo) = (versions.changes.held(), versions.undo.held());
         let flushes = flushes::all(self.engine).collect::<Result<Vec<_>, _>>()?;
         let needed = Needed::new(&flushes, &kept, &opening, [&changes, &undo]);
+        self.newest = flushes.last().copied();
         // A flush before what it is behind: a version whose changes are gone must not be sought from it.
         for flush in flushes.iter().filter(|flush| !needed.has_flush(flush.version)) {
             self.delete(Keyspace::Meta, flushes::key(flush.version).to_vec().into());
@@ -199,8 +212,10 @@ impl<'a> Sweep<'a> {
         }
         // If there are none, too: what makes something needless is durable before that is deleted.
         self.writer.write(std::mem::take(&mut self.batch)).wait()?;
-        let images = images(&needed, versions.images.held());
         drop(starting);
+        drop(self.shared.history.forget_others(&needed.flushes));
+        // From now on nobody reads another one who does not so far.
+        let images = images(&needed, versions.images.held());
         for (space, runs) in [(Keyspace::Changes, &needed.changes), (Keyspace::Undo, &needed.undo)]
         {
             for (start, end) in runs.gaps() {
@@ -361,6 +376,18 @@ mod tests {
         Kept::clone(&versions.kept())
     }
 
+    fn flush((version, since): (u64, u64)) -> Flushed {
+        let (version, since) = (Version(version), Version(since));
+        Flushed { version, since, image: Image::default() }
+    }
+
+    /// The versions of the flushes that are needed of these.
+    fn flushes_of(flushes: &[(u64, u64)], kept: &Kept) -> Vec<u64> {
+        let flushes = flushes.iter().copied().map(flush).collect::<Vec<_>>();
+        let needed = Needed::new(&flushes, kept, &[], [&[], &[]]);
+        needed.flushes.iter().map(|flush| flush.version.0).collect()
+    }
+
     /// The gaps of the changes and of the undo that are needed, if there are flushes of these versions which undo leads
     /// back from to those.
     fn gaps(
@@ -369,18 +396,14 @@ mod tests {
         opening: &[u64],
         replays: [&[(u64, u64)]; 2],
     ) -> [Vec<(u64, u64)>; 2] {
-        let flushes = flushes.iter().map(|(version, since)| Flushed {
-            version: Version(*version),
-            since: Version(*since),
-            image: Image::default(),
-        });
+        let flushes = flushes.iter().copied().map(flush).collect::<Vec<_>>();
         let opening = opening.iter().copied().map(Version).collect::<Vec<_>>();
         let replays = replays.map(|replays| {
             let versions = replays.iter().map(|(first, last)| (Version(*first), Version(*last)));
             versions.collect::<Vec<_>>()
         });
         let replays = [&replays[0][..], &replays[1]];
-        let needed = Needed::new(&flushes.collect::<Vec<_>>(), kept, &opening, replays);
+        let needed = Needed::new(&flushes, kept, &opening, replays);
         [needed.changes, needed.undo].map(|runs| {
             let gaps = runs.gaps().collect::<Vec<_>>();
             let inside = |(start, end): &(u64, u64)| (*start..*end).map(Version);
@@ -427,6 +450,10 @@ mod tests {
         // Two flushes that undo leads back from: both may be used.
         assert_eq!(needed(&[(95, 80), (99, 94)]), [vec![(0, 91)], vec![(0, 92)]]);
         assert_eq!(needed(&[(85, 80), (88, 84)]), [vec![(0, 89)], vec![(0, 89)]]);
+        // After an opening many lead back to it and no further: the newest of them does for all.
+        assert_eq!(flushes_of(&[(95, 80), (97, 95), (98, 95), (99, 95)], &kept), [95, 99]);
+        assert_eq!(flushes_of(&[(20, 20), (60, 60), (90, 88), (99, 98)], &kept), [90, 99]);
+        assert_eq!(flushes_of(&[(20, 20), (60, 60), (99, 90)], &kept), [99]);
         // One that is being opened, and another that is being made.
         let opening = gaps(&[(50, 40), (99, 90)], &kept, &[45], [&[], &[(60, 62)]]);
         assert_eq!(opening, [vec![(0, 45), (46, 91)], vec![(0, 46), (51, 60), (63, 92)]]);

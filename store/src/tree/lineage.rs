@@ -209,8 +209,8 @@ pub(super) struct Draft<'a> {
     shares: Vec<Share>,
     /// How many free frames, and how much memory of one size, are taken at once.
     taken: usize,
-    /// Whether it is noted what the keys that are written had before.
-    is_undoable: bool,
+    /// In how many bytes of memory it is noted what the keys that are written had before, if it is.
+    undo_bytes_max: Option<usize>,
     finished: bool,
 }
 
@@ -232,8 +232,9 @@ struct Done {
     replaced_bytes: usize,
     /// The values on their own that it has no more need of.
     replaced_values: Vec<StoredValue>,
-    /// What leads back to the tree before, in no order.
+    /// What leads back to the tree before, in no order, and the memory that it takes; nothing, once it was too much.
     undo: Vec<Write>,
+    undo_bytes: usize,
 }
 
 /// How many free frames, and memory for how many pages of one size, a thread takes at once, at most.
@@ -248,12 +249,12 @@ impl<'a> Draft<'a> {
         let shares =
             (0..=pages.threads().current_num_threads()).map(|_| Share::default()).collect();
         let taken = (writes / 64).clamp(1, TAKEN_MAX);
-        Draft { pages, number, lineage, shares, taken, is_undoable: false, finished: false }
+        Draft { pages, number, lineage, shares, taken, undo_bytes_max: None, finished: false }
     }
 
-    /// The same, which is going to tell what leads back.
-    pub(super) fn undoable(mut self) -> Self {
-        self.is_undoable = true;
+    /// The same, which is going to tell what leads back, if that takes no more than so many bytes of memory.
+    pub(super) fn undoable(mut self, bytes_max: usize) -> Self {
+        self.undo_bytes_max = Some(bytes_max);
         self
     }
 
@@ -326,11 +327,17 @@ impl<'a> Draft<'a> {
 
     /// Notes what a key that is written has in the tree before.
     pub(super) fn undo(&self, key: &Bytes, before: impl FnOnce() -> Option<Value>) {
-        if self.is_undoable {
+        let Some(bytes_max) = self.undo_bytes_max else { return };
+        let mut share = self.share();
+        if share.undo_bytes <= bytes_max {
             // Of its own: what it was given in may be a part of something larger.
             let key = Bytes::copy_from_slice(key);
             let write = Write { key, value: before() };
-            self.share().undo.push(write);
+            share.undo_bytes += write.memory();
+            share.undo.push(write);
+            if share.undo_bytes > bytes_max {
+                share.undo = Vec::new();
+            }
         }
     }
 
@@ -345,15 +352,17 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Finishes the tree, whose top page is in the frame `top`. Gives also what leads back, if that was asked for.
-    pub(super) fn finish(mut self, top: Option<FrameId>) -> (Arc<Lease>, Vec<Write>) {
+    /// Finishes the tree, whose top page is in the frame `top`. Gives also what leads back, if that was asked for
+    /// and is not too much.
+    pub(super) fn finish(mut self, top: Option<FrameId>) -> (Arc<Lease>, Option<Vec<Write>>) {
         self.finished = true;
         let (mut replaced, mut replaced_values, mut undo) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut made_bytes, mut replaced_bytes) = (0, 0);
+        let (mut made_bytes, mut replaced_bytes, mut undo_bytes) = (0, 0, 0);
         for done in self.end() {
             replaced.extend(done.replaced);
             replaced_values.extend(done.replaced_values);
             undo.extend(done.undo);
+            undo_bytes += done.undo_bytes;
             made_bytes += done.made_bytes;
             replaced_bytes += done.replaced_bytes;
         }
@@ -368,7 +377,8 @@ impl<'a> Draft<'a> {
         let (number, lineage, top_page) = (self.number, self.lineage.clone(), OnceLock::new());
         let lease =
             Lease { number, top, top_page, made_bytes, replaced_bytes, replaced_values, lineage };
-        (lease.into(), undo)
+        let is_undoable = self.undo_bytes_max.is_some_and(|bytes_max| undo_bytes <= bytes_max);
+        (lease.into(), is_undoable.then_some(undo))
     }
 }
 

@@ -259,7 +259,7 @@ impl Pages {
 #[cfg(test)]
 impl Pages {
     /// Those of no store.
-    pub(super) fn on_two_threads(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
+    pub(crate) fn on_two_threads(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
         Pages::new(engine, bytes_max, Arc::new(pool.expect("threads can be started")))
     }

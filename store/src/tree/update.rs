@@ -57,17 +57,23 @@ impl Tree {
         Ok(self.finish_with(draft, writes)?.0)
     }
 
-    /// The same, and the writes that lead back from it to this tree, in no order.
+    /// The same, and the writes that lead back from it to this tree, in no order, if they take no more than so many bytes
+    /// of memory.
     pub(crate) fn update_undoably(
         &self,
         pages: &Pages,
         writes: &[Write],
-    ) -> Result<(Tree, Vec<Write>), Error> {
+        bytes_max: usize,
+    ) -> Result<(Tree, Option<Vec<Write>>), Error> {
         let draft = Draft::begin(pages, self.lease.as_ref(), writes.len());
-        self.finish_with(draft.undoable(), writes)
+        self.finish_with(draft.undoable(bytes_max), writes)
     }
 
-    fn finish_with(&self, draft: Draft<'_>, writes: &[Write]) -> Result<(Tree, Vec<Write>), Error> {
+    fn finish_with(
+        &self,
+        draft: Draft<'_>,
+        writes: &[Write],
+    ) -> Result<(Tree, Option<Vec<Write>>), Error> {
         let pages = draft.pages();
         let mut growth = Growth::default();
         let mut slots = Vec::new();
@@ -86,7 +92,7 @@ impl Tree {
                 if let Value::Stored(stored) = entry.value {
                     draft.replace_value(stored);
                 }
-                draft.undo(&entry.key, || Some(entry.value.clone()));
+                draft.undo(&entry.key, || Some(entry.value.copied()));
                 let new = inside.iter().filter_map(|write| growth.entry(write));
                 slots.extend(new.map(|entry| Piece::new(Slot::Entry(entry))));
             }
