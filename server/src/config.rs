@@ -9,7 +9,7 @@ use std::{
 };
 
 use anwansi_proofs::Origin;
-use anwansi_store::Retention;
+use anwansi_store::{Keep, Retention};
 use serde::Deserialize;
 
 use crate::state::Limits;
@@ -53,6 +53,11 @@ pub struct Settings {
     /// With --keep-last, keep each version that is a multiple of N, too
     #[arg(long, env = "ANWANSI_KEEP_EVERY", value_name = "N")]
     pub keep_every: Option<u64>,
+
+    /// Keep what led to the decisions of the last N versions: specifications, votes, results. Of others
+    /// only the records and the state stay [default: all is kept]
+    #[arg(long, env = "ANWANSI_KEEP_DECIDED", value_name = "N")]
+    pub keep_decided: Option<u64>,
 
     /// The longest body of a commit [default: 32]
     #[arg(long, env = "ANWANSI_BODY_MIB", value_name = "N")]
@@ -101,8 +106,8 @@ pub struct Config {
     pub origin: Option<Origin>,
     /// The budget for the state's pages.
     pub cache_bytes: usize,
-    /// Which versions are kept, if not all.
-    pub retention: Option<Retention>,
+    /// Which versions are kept, and how much of the ledger, if not all.
+    pub keep: Keep,
     /// A token of every scope, beside those in the data directory.
     pub token: Option<String>,
     /// The bounds on what callers may ask for.
@@ -169,6 +174,7 @@ impl Settings {
             cache_mib: self.cache_mib.or(other.cache_mib),
             keep_last: self.keep_last.or(other.keep_last),
             keep_every: self.keep_every.or(other.keep_every),
+            keep_decided: self.keep_decided.or(other.keep_decided),
             body_mib: self.body_mib.or(other.body_mib),
             reads: self.reads.or(other.reads),
             connections: self.connections.or(other.connections),
@@ -216,13 +222,13 @@ impl Settings {
         if let Some(seconds) = self.timeout_s {
             limits.timeout = Duration::from_secs(within("timeout_s", seconds, 1, 3600)? as u64);
         }
-        let retention = retention(self.keep_last, self.keep_every)?;
+        let keep = keep(self.keep_last, self.keep_every, self.keep_decided)?;
         Ok(Config {
             engine: self.engine.unwrap_or_else(|| ENGINE.to_owned()),
             listen,
             origin: self.origin.map(origin).transpose()?,
             cache_bytes: cache_mib << 20,
-            retention,
+            keep,
             token: None,
             limits,
             log,
@@ -253,19 +259,21 @@ impl Config {
     }
 }
 
-fn retention(last: Option<u64>, every: Option<u64>) -> Result<Option<Retention>, ConfigError> {
+fn keep(last: Option<u64>, every: Option<u64>, decided: Option<u64>) -> Result<Keep, ConfigError> {
     let wanted = "give the number of versions, at least 1";
     let number =
         |name, given: u64| NonZeroU64::new(given).ok_or_else(|| refused(name, &given, wanted));
     let every = every.map(|every| number("keep_every", every)).transpose()?;
-    match (last, every) {
-        (Some(last), every) => Ok(Some(Retention { last: number("keep_last", last)?, every })),
+    let decided = decided.map(|decided| number("keep_decided", decided)).transpose()?;
+    let versions = match (last, every) {
+        (Some(last), every) => Some(Retention { last: number("keep_last", last)?, every }),
         (None, Some(every)) => {
             let wanted = "give keep_last too: how many of the newest versions are kept";
-            Err(refused("keep_every", &every, wanted))
+            return Err(refused("keep_every", &every, wanted));
         }
-        (None, None) => Ok(None),
-    }
+        (None, None) => None,
+    };
+    Ok(Keep { versions, decided })
 }
 
 fn refused(

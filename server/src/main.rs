@@ -15,6 +15,7 @@ use std::{
 use anwansi_server::{
     Config, ConfigError, DemoError, LogFormat, Server, Settings, Shown, Stage, TASKS_MAX, TASKS_MIN,
 };
+use anwansi_store::Keep;
 use clap::{Args, Parser, Subcommand};
 use mimalloc::MiMalloc;
 use tokio::{
@@ -66,10 +67,12 @@ cannot be carried out as it was given.";
 const PRUNE_HELP: &str = "\
 The store must not be open elsewhere: a server prunes by itself, while it serves, if
 it is started with the same settings. Versions that are not kept can never be read
-again; headers, the log, and what the ledger has stay, and so does the newest state.
+again; headers, the log, the records of all tasks and the newest state stay. So does
+what led to decisions, votes and results, unless --keep-decided is given.
 
   anwansi-server prune --keep-last 100                       and those that are pinned
   anwansi-server prune --keep-last 100 --keep-every 10000    and each ten-thousandth
+  anwansi-server prune --keep-decided 100000                 all versions, and fewer votes
 
 Exit codes: 0 all was freed; 2 the store cannot be pruned as it was given.";
 
@@ -117,7 +120,7 @@ enum Command {
     },
     /// Read and hash again everything that a store holds, and name what is damaged
     Check(Given),
-    /// Free what versions leave that are not kept, as --keep-last and --keep-every say and pins allow
+    /// Free what versions and decisions leave that are not kept, as the --keep-... say and pins allow
     #[command(after_help = PRUNE_HELP)]
     Prune(Given),
     /// Play many tasks by chance, and hold what happens against the figures of agreement
@@ -322,10 +325,13 @@ fn signalled() -> impl Future<Output = ()> {
 }
 
 fn prune(config: &Config) -> ExitCode {
-    let Some(retention) = &config.retention else {
-        return refused(&"give --keep-last: how many of the newest versions are kept");
-    };
-    match anwansi_server::prune(config, retention) {
+    if config.keep == Keep::default() {
+        return refused(
+            &"give --keep-last, how many of the newest versions are kept, or --keep-decided, of how \
+              many the ledger keeps all",
+        );
+    }
+    match anwansi_server::prune(config) {
         Ok(receipt) => {
             println!("{receipt}");
             ExitCode::SUCCESS
@@ -360,7 +366,7 @@ fn check(config: &Config) -> ExitCode {
         report.versions, report.values, report.flushes, report.pages
     );
     if report.left > 0 {
-        println!("{} records of pruned versions wait for the next pruning", report.left);
+        println!("{} records of what was pruned wait for the next pruning", report.left);
     }
     for damage in &report.damages {
         println!("damaged: {damage}");

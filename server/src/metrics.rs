@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     prunings: Prunings,
     version: Gauge,
     oldest: Gauge,
+    oldest_decided: Gauge,
     entries: Gauge,
     bytes: Gauge,
 }
@@ -66,6 +67,7 @@ pub(crate) struct Prunings {
     done: Counter,
     failed: Counter,
     versions: Counter,
+    transitions: Counter,
     pages: Counter,
     bytes: Counter,
 }
@@ -75,10 +77,15 @@ impl Prunings {
         registry.register("prunings", "Prunings that were done", self.done.clone());
         registry.register("prunings_failed", "Prunings that failed", self.failed.clone());
         registry.register("pruned_versions", "Versions that were pruned", self.versions.clone());
+        registry.register(
+            "pruned_transitions",
+            "Transitions of which only the records were kept",
+            self.transitions.clone(),
+        );
         registry.register("pruned_pages", "Pages that prunings freed", self.pages.clone());
         registry.register(
             "pruned_bytes",
-            "Bytes of pages, changes and large values that prunings freed",
+            "Bytes of pages, changes, large values and blobs that prunings freed",
             self.bytes.clone(),
         );
     }
@@ -89,8 +96,9 @@ impl Prunings {
             Ok(receipt) => {
                 self.done.inc();
                 self.versions.inc_by(receipt.dropped);
+                self.transitions.inc_by(receipt.transitions);
                 self.pages.inc_by(receipt.pages.count);
-                let freed = [receipt.pages, receipt.changes, receipt.values];
+                let freed = [receipt.pages, receipt.changes, receipt.values, receipt.blobs];
                 self.bytes.inc_by(freed.iter().map(|freed| freed.bytes).sum());
                 tracing::info!("pruned: {receipt}");
             }
@@ -139,6 +147,7 @@ impl Metrics {
         let metrics = Metrics {
             prunings,
             oldest: Gauge::default(),
+            oldest_decided: Gauge::default(),
             registry: Registry::with_prefix("anwansi"),
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
@@ -164,6 +173,11 @@ impl Metrics {
         registry.register("commits", "Commits answered as durable", self.commits.clone());
         registry.register("version", "The newest version", self.version.clone());
         registry.register("oldest_version", "The oldest version kept", self.oldest.clone());
+        registry.register(
+            "oldest_decided_version",
+            "The oldest version whose decisions are kept with all that led to them",
+            self.oldest_decided.clone(),
+        );
         self.prunings.register(registry);
         registry.register("state_entries", "Entries in the newest version", self.entries.clone());
         registry.register(
@@ -184,6 +198,7 @@ impl Metrics {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.version.set(number(latest.version().0));
         self.oldest.set(number(app.store.oldest().0));
+        self.oldest_decided.set(number(app.store.ledger().oldest().0));
         self.entries.set(number(latest.entries()));
         self.bytes.set(number(latest.bytes()));
         self.ledger.note_load(app.store.ledger().load());

@@ -137,7 +137,7 @@ impl Kind {
             Kind::NoSuchTile => ("no-such-tile", 404, "There is no such tile"),
             Kind::NoSuchVersion => ("no-such-version", 404, "There is no such version"),
             Kind::NoSuchPin => ("no-such-pin", 404, "The version is not pinned"),
-            Kind::Pruned => ("pruned", 410, "The version was pruned"),
+            Kind::Pruned => ("pruned", 410, "What was asked for was pruned"),
             Kind::TooManyPins => ("too-many-pins", 409, "Too many versions are pinned"),
             Kind::MethodNotAllowed => ("method-not-allowed", 405, "The method is not allowed here"),
             Kind::RequestTimeout => ("request-timeout", 408, "The request came too slowly"),

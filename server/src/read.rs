@@ -37,6 +37,8 @@ pub(crate) struct Info {
     state: String,
     /// The oldest version that is kept. Between it and the newest some may be pruned.
     oldest: u64,
+    /// The oldest version whose decisions are kept with all that led to them: specifications, votes, results.
+    oldest_decided: u64,
     engine: String,
     format: String,
     limits: AllLimits,
@@ -54,6 +56,7 @@ pub(crate) async fn info(State(app): State<App>) -> Response {
         version: latest.version().0,
         state: latest.root().to_string(),
         oldest: store.oldest().0,
+        oldest_decided: store.ledger().oldest().0,
         engine: store.engine().name().to_owned(),
         format: FORMAT.to_owned(),
         limits: AllLimits::new(&app.limits),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anwansi_proofs::Vkey;
-use anwansi_store::{LogKey, Options, Receipt, Report, Retention, Store, engine};
+use anwansi_store::{Keep, LogKey, Options, Receipt, Report, Store, engine};
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
@@ -94,7 +94,7 @@ impl Server {
         let limits = config.limits.clone();
         let prunings = Prunings::default();
         let noted = prunings.clone();
-        let opening = spawn_blocking(move || open(&config, config.retention, noted));
+        let opening = spawn_blocking(move || open(&config, config.keep, noted));
         let Opened { store, tokens, directory, temporary } =
             opening.await.expect("opening does not panic")?;
         let token_file = directory.join(TOKEN_FILE);
@@ -186,14 +186,14 @@ pub fn check(config: &Config, progress: impl FnMut(u64, u64) + Send) -> Result<R
     Ok(report)
 }
 
-/// Prunes a store as `retention` says; it must not be open elsewhere.
+/// Prunes a store as the configuration says; it must not be open elsewhere.
 ///
 /// # Errors
 /// [`StartError`] if there is no store, or it cannot be read or written.
-pub fn prune(config: &Config, retention: &Retention) -> Result<Receipt, StartError> {
+pub fn prune(config: &Config) -> Result<Receipt, StartError> {
     let store = open_there(config)?;
     let failed = |source| StartError::Store { engine: config.engine.clone(), source };
-    let receipt = store.prune(retention).map_err(failed)?;
+    let receipt = store.prune(config.keep).map_err(failed)?;
     store.close().map_err(failed)?;
     Ok(receipt)
 }
@@ -204,14 +204,11 @@ fn open_there(config: &Config) -> Result<Store, StartError> {
     if !is_there {
         return Err(StartError::Nothing(config.engine.clone()));
     }
-    Ok(open(config, None, Prunings::default())?.store)
+    Ok(open(config, Keep::default(), Prunings::default())?.store)
 }
 
-fn open(
-    config: &Config,
-    retention: Option<Retention>,
-    prunings: Prunings,
-) -> Result<Opened, StartError> {
+/// Opens the store, which keeps what `keep` says.
+fn open(config: &Config, keep: Keep, prunings: Prunings) -> Result<Opened, StartError> {
     let failed = |source| StartError::Store { engine: config.engine.clone(), source };
     // First the engine: it refuses a directory that is someone else's, and locks ours.
     let engine = engine::open(&config.engine).map_err(|error| failed(error.into()))?;
@@ -230,7 +227,8 @@ fn open(
     }
     let options = Options {
         cache_bytes: config.cache_bytes,
-        retention,
+        retention: keep.versions,
+        keep_decided: keep.decided,
         pruned: Arc::new(move |receipt| prunings.note(receipt)),
         ..Options::default()
     };

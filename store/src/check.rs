@@ -41,8 +41,8 @@ pub struct Report {
     pub flushes: u64,
     /// Pages that lead to the hashes that their parents name.
     pub pages: u64,
-    /// Records and values that belong to no version which is kept, and wait for no reader: the next pruning deletes
-    /// them. Not counted if anything is damaged.
+    /// Records, values and blobs that belong to no version and no decision which is kept, and wait for no reader: the
+    /// next pruning deletes them. Not counted if anything is damaged.
     pub left: u64,
     /// What is damaged: at most 1,000 of it.
     pub damages: Vec<Damage>,
@@ -93,7 +93,9 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
         report.note(decode::<Request>(&entry?.1, Damage::Request))?;
     }
 
-    ledger::check::check(engine, &pages, newest, |found| report.note(found).map(drop))?;
+    let ledger_left = ledger::check::check(&shared.desk, engine, &pages, newest, |found| {
+        report.note(found).map(drop)
+    })?;
 
     let kept = shared.versions.kept();
     let mut flushes: Vec<Flushed> = Vec::new();
@@ -167,7 +169,7 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
     }
     let alive = state.map_or_else(HashMap::new, |state| state.alive);
     check.values(alive.values().copied(), newest)?;
-    check.left(shared, &needed, &flushes, &alive)?;
+    check.left(shared, &needed, &flushes, &alive, ledger_left)?;
     Ok(check.report)
 }
 
@@ -403,13 +405,14 @@ impl Check<'_> {
         Ok((is_asked && is_whole).then_some(State { tree, alive }))
     }
 
-    /// Counts what is stored for no version that is kept.
+    /// Counts what is stored for no version that is kept, beside what is left of the ledger.
     fn left(
         &mut self,
         shared: &Shared,
         needed: &Needed,
         flushes: &[Flushed],
         alive: &HashMap<[u8; 12], StoredValue>,
+        ledger_left: u64,
     ) -> Result<(), Error> {
         let mut left = flushes.len() - needed.flushes.len();
         let images = images(needed, shared.versions.images.held());
@@ -464,7 +467,7 @@ impl Check<'_> {
             left += usize::from(!is_known && version <= self.newest.0);
         }
         if self.report.damages.is_empty() {
-            self.report.left = left as u64;
+            self.report.left = left as u64 + ledger_left;
         }
         Ok(())
     }

@@ -191,6 +191,9 @@ pub enum Damage {
     /// What was kept of a transition.
     #[error("the record of the transition {0}")]
     Transition(TransitionId),
+    /// The record of from which version on decisions are kept.
+    #[error("the record of the decisions that are kept")]
+    Decisions,
     /// An entry of the ledger that belongs to nothing.
     #[error("an entry of the ledger")]
     Ledger,

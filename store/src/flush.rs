@@ -23,7 +23,7 @@ use crate::{
     engine::{Batch, Direction, Engine, EngineError, Ingest, Keyspace, Ticket, Writer},
     flushes::{self, Flushed},
     record::{self, Segment, encode},
-    retention::Retention,
+    retention::Keep,
     segments::{Account, Image, SegmentId, Table, segment_bytes},
     snapshot::Snapshot,
     store::Shared,
@@ -166,8 +166,8 @@ pub(crate) struct Flusher {
     pub(crate) flushed: Option<Flushed>,
     /// The next chunk of this epoch.
     pub(crate) chunk: u32,
-    /// By what the store is pruned, if it is by itself.
-    pub(crate) retention: Option<Retention>,
+    /// What the store keeps, as it prunes itself.
+    pub(crate) keep: Keep,
 }
 
 /// A flush that goes on. Dropped, it lets all go on who wait for it, whatever became of it.
@@ -197,7 +197,7 @@ impl Flusher {
                 Message::Now { is_pruning, .. } => is_pruning,
                 // While nothing is dropped, no segment is freed by moving its pages.
                 Message::Due => {
-                    self.retention.is_some() && shared.versions.kept().horizon() > Version(0)
+                    self.keep.versions.is_some() && shared.versions.kept().horizon() > Version(0)
                 }
                 Message::End => false,
             };
@@ -268,9 +268,7 @@ impl Flusher {
         }
         account.settle();
         self.flushed = Some(Flushed { version, since, image });
-        if let Some(retention) = &self.retention {
-            shared.pruning.flushed(version, retention);
-        }
+        shared.pruning.flushed(version, &self.keep);
         // Deleting is left to the committer: it alone knows which of them are being made again.
         shared.forget(old_requests(&*shared.engine, (shared.clock)())?);
         Ok(())

@@ -83,7 +83,7 @@ pub use ledger::{
     RESULT_BYTES_MAX, RESULTS_BYTES_MAX, Refusal, Stage, Submitted, TASKS_MAX, TaskProgress, Turn,
 };
 pub use options::{Options, Pruned};
-pub use retention::{Freed, Receipt, Retention};
+pub use retention::{Freed, Keep, Receipt, Retention};
 pub use snapshot::{Pair, Snapshot, Which};
 pub use store::{Clock, Store};
 pub use transaction::Transaction;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     thread::available_parallelism,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -34,13 +34,17 @@ pub struct Options {
     pub folds: Vec<Arc<dyn OwnFold>>,
     /// Which versions are kept, if not all: what others leave is freed in the background.
     pub retention: Option<Retention>,
+    /// Of how many of the newest versions the ledger keeps what led to their decisions, if not of all: specifications,
+    /// votes and results of transitions that were decided before are deleted in the background. Their records and their
+    /// state stay.
+    pub keep_decided: Option<NonZeroU64>,
     /// Told what each pruning in the background did, on a thread of the store.
     pub pruned: Pruned,
 }
 
 impl Default for Options {
     /// A cache of 1 GiB, the system's clocks, a thread for each processor, and no folds of the program's own; all
-    /// versions are kept.
+    /// versions are kept, and all that the ledger has.
     fn default() -> Self {
         let now = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -55,6 +59,7 @@ impl Default for Options {
             threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
             folds: Vec::new(),
             retention: None,
+            keep_decided: None,
             pruned: Arc::new(|_| {}),
         }
     }

@@ -309,6 +309,19 @@ pub(crate) struct Readable {
     pub(crate) since: u64,
 }
 
+/// Decisions name a blob, as an input or a result.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct Named {
+    /// The newest version with such a decision.
+    pub(crate) last: u64,
+}
+
+/// From which version on the ledger keeps what was decided.
+#[derive(SchemaWrite, SchemaRead)]
+pub(crate) struct LedgerHorizon {
+    pub(crate) version: u64,
+}
+
 /// The reveals of a round ended: what came until then counts, and nothing after.
 #[derive(SchemaWrite, SchemaRead)]
 pub(crate) struct Ended {}
@@ -335,6 +348,8 @@ kinds! {
     15 Kept
     16 Replaced
     17 Segment
+    18 Named
+    19 LedgerHorizon
 }
 
 /// Where in `Meta` the manifest is.
@@ -343,6 +358,8 @@ pub(crate) const MANIFEST_KEY: &[u8] = b"manifest";
 pub(crate) const SIGNED_KEY: &[u8] = b"signed";
 /// Where in `Meta` the horizon is.
 pub(crate) const HORIZON_KEY: &[u8] = b"horizon";
+/// Where in `Meta` the ledger's horizon is.
+pub(crate) const LEDGER_HORIZON_KEY: &[u8] = b"ledger-horizon";
 /// What in `Meta` the keys of flushes start with; the version follows.
 pub(crate) const FLUSH_PREFIX: &[u8] = b"flush/";
 /// What in `Meta` the keys of segments start with; their first chunk follows.

@@ -21,7 +21,7 @@ use crate::{
     log::Log,
     record::{MANIFEST_KEY, Manifest, SIGNED_KEY, Signed, decode, encode},
     replay::{GATHERED_BYTES, replay},
-    retention::{Pruner, Versions},
+    retention::{Keep, Pruner, Versions},
     segments::{Image, Segments},
     snapshot::At,
     store::{Shared, Threads},
@@ -98,18 +98,19 @@ pub(crate) fn open(
     ));
     let (sender, received) = Store::queue();
     let jobs = Jobs { sender, queue: Gate::new(QUEUE_BYTES_MAX) };
+    let keep = Keep { versions: options.retention, decided: options.keep_decided };
     let work = Flusher {
         shared: shared.clone(),
         writer: writer.clone(),
         epoch,
         flushed: last_flush,
         chunk: 0,
-        retention: options.retention,
+        keep,
     };
-    let pruner = options.retention.map(|retention| Pruner {
+    let pruner = (keep != Keep::default()).then(|| Pruner {
         shared: shared.clone(),
         writer: writer.clone(),
-        retention,
+        keep,
         done: options.pruned.clone(),
     });
     let in_flight = Gate::new(IN_FLIGHT_MAX);
@@ -135,7 +136,7 @@ pub(crate) fn open(
     if let Some(pruner) = pruner {
         // What an earlier one has left, and what is behind the newest flush.
         let flushed = last_flush.map_or(Version(0), |flush| flush.version);
-        shared.pruning.flushed(flushed, &pruner.retention);
+        shared.pruning.flushed(flushed, &pruner.keep);
         spawn("anwansi pruner", Box::new(move || pruner.run()))?;
     }
     // If nobody commits, nobody else asks for it.

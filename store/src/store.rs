@@ -30,7 +30,7 @@ use crate::{
     log::Log,
     record::ChunkKind,
     recover,
-    retention::{Hold, Pruning, Receipt, Retention, Versions, prune},
+    retention::{Hold, Keep, Pruning, Receipt, Versions, prune},
     segments::Segments,
     snapshot::{self, At, Pair, Snapshot, Which, prove_tasks},
     threads,
@@ -471,9 +471,10 @@ impl Store {
         }
     }
 
-    /// Flushes the newest version, keeps from now on what `retention` says and what is pinned, and frees what all other
-    /// versions leave. Readers and writers go on meanwhile; whoever has a version open that is not kept any more goes on
-    /// reading it, and what it needs is freed by a later pruning. No root changes.
+    /// Keeps from now on what `keep` says (a [`Retention`](crate::Retention) is a rule for versions alone) and what is
+    /// pinned, and frees what all other versions leave, and what led to all other decisions. Readers and writers go on
+    /// meanwhile; whoever has a version open that is not kept any more goes on reading it, and what it needs is freed by a
+    /// later pruning. If versions are not all kept, the newest one is flushed first. No root changes.
     ///
     /// # Errors
     /// Those of storage: then the versions to be dropped are dropped or not, none that is kept has lost anything, and the
@@ -481,12 +482,15 @@ impl Store {
     ///
     /// # Cost
     /// Reads and deletes what is freed.
-    pub fn prune(&self, retention: &Retention) -> Result<Receipt, Error> {
-        self.flush_now(true)?;
-        let flush = flushes::newest(&*self.shared.engine, self.latest().version())?;
-        // What keeps older pages in memory keeps them in storage.
-        drop(flush.map(|(flush, _)| self.shared.history.forget_behind(&flush)));
-        prune(&self.shared, &*self.writer()?, retention, &|_| !self.shared.pruning.is_closed())
+    pub fn prune(&self, keep: impl Into<Keep>) -> Result<Receipt, Error> {
+        let keep = keep.into();
+        if keep.versions.is_some() {
+            self.flush_now(true)?;
+            let flush = flushes::newest(&*self.shared.engine, self.latest().version())?;
+            // What keeps older pages in memory keeps them in storage.
+            drop(flush.map(|(flush, _)| self.shared.history.forget_behind(&flush)));
+        }
+        prune(&self.shared, &*self.writer()?, &keep, &|_| !self.shared.pruning.is_closed())
     }
 
     /// Keeps a version until it is unpinned, whatever the retention is.

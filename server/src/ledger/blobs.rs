@@ -63,14 +63,14 @@ pub(crate) async fn put(
     Ok((StatusCode::CREATED, Json(kept)).into_response())
 }
 
-/// The content of this digest: an input, or a result of a transition that was decided.
+/// The content of this digest: an input, or a result of a transition that was decided and is not pruned.
 #[utoipa::path(get, path = "/v1/blobs/{digest}", tag = "ledger", params(
     ("digest" = String, Path, description = "The digest of the content, 64 hex digits"),
 ), responses(
     (status = 200, description = "Never changes", content_type = "application/octet-stream", body = [u8]),
     (status = 304, description = "As the caller has it"),
     (status = 400, description = "`malformed`", body = ProblemDocument),
-    (status = 404, description = "`no-such-blob`, also while it is sealed", body = ProblemDocument),
+    (status = 404, description = "`no-such-blob`, also while it is sealed, and when it was pruned", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
 pub(crate) async fn get(

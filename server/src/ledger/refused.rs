@@ -28,6 +28,9 @@ impl From<Refusal> for Problem {
             Refusal::UnknownTransition { .. } => {
                 (Kind::UnknownTransition, "give an id that POST /v1/transitions has answered")
             }
+            Refusal::Dropped { .. } => {
+                (Kind::Pruned, "GET /v1/transitions/{id} has what is recorded of it")
+            }
             Refusal::UnknownTask { .. } => (Kind::UnknownTask, "tasks count from 0"),
             Refusal::NotDecided => (
                 Kind::NotDecided,
@@ -52,9 +55,10 @@ impl From<Refusal> for Problem {
             Refusal::Equivocated => (Kind::Equivocated, "sign one pledge a round"),
             Refusal::TooLong { .. } => (Kind::ResultTooLarge, "make the tasks smaller"),
             Refusal::WrongDigest { .. } => (Kind::WrongDigest, "put it under that"),
-            Refusal::NoSuchBlob { .. } => {
-                (Kind::NoSuchBlob, "results are sealed until their transition is decided")
-            }
+            Refusal::NoSuchBlob { .. } => (
+                Kind::NoSuchBlob,
+                "results are sealed until their transition is decided, and go when it is pruned",
+            ),
             Refusal::UnknownNode => (Kind::UnknownNode, "see GET /v1/nodes for those that are"),
             Refusal::TooManyNodes { .. } => (Kind::TooManyNodes, ""),
             refusal => return Problem::internal(refusal),
@@ -78,6 +82,9 @@ fn with_members(problem: Problem, refusal: &Refusal) -> Problem {
         Refusal::WrongDigest { found } => problem.with("digest", found.to_string()),
         Refusal::TooFewRegistered { registered, lead } => {
             problem.with("registered", *registered).with("lead", *lead)
+        }
+        Refusal::Dropped { decided, oldest, .. } => {
+            problem.with("decided", decided.0).with("oldest", oldest.0)
         }
         Refusal::UnknownTask { tasks, .. } => problem.with("tasks", *tasks),
         _ => problem,

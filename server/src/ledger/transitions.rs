@@ -46,7 +46,8 @@ pub(crate) struct Begun {
     no_agreement: Option<f64>,
 }
 
-/// Opens a transition. The answer comes when it is in a version; a repeat is answered as the first was.
+/// Opens a transition. The answer comes when it is in a version; a repeat is answered as the first was, as long as the
+/// transition is not pruned.
 #[utoipa::path(post, path = "/v1/transitions", tag = "ledger", security(("token" = ["submit"])),
     request_body(description = "The specification, canonical JSON: its bytes are what the id is of", content_type = "application/json", content = String),
     responses(
@@ -54,7 +55,7 @@ pub(crate) struct Begun {
     (status = 401, description = "`unauthorized`", body = ProblemDocument),
     (status = 403, description = "`forbidden`", body = ProblemDocument),
     (status = 408, description = "`request-timeout`", body = ProblemDocument),
-    (status = 409, description = "`too-few-nodes`", body = ProblemDocument),
+    (status = 409, description = "`too-few-nodes`; `conflict`: it was opened before, and pruned", body = ProblemDocument),
     (status = 413, description = "`body-too-large`, `too-many-tasks`", body = ProblemDocument),
     (status = 422, description = "`malformed-spec`, `no-inputs`, `bad-into`, `bad-policy`, `unknown-fold`, `fold-use`, `unknown-blob`", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `too-much-open`, `timeout`", body = ProblemDocument),
@@ -86,7 +87,8 @@ impl From<Submitted> for Begun {
 
 /// How a transition stands, and what each of its tasks waits for.
 ///
-/// Which answers there are is sealed until it is decided; then each task has its record.
+/// Which answers there are is sealed until it is decided; then each task has its record, for ever. Two pledges of one
+/// node are shown until the transition is pruned.
 #[utoipa::path(get, path = "/v1/transitions/{id}", tag = "ledger", params(
     ("id" = String, Path, description = "The transition, 64 hex digits"),
     ("from" = Option<u32>, Query, description = "The first task, 0 if not given"),
@@ -122,6 +124,7 @@ pub(crate) async fn stands(
     (status = 304, description = "As the caller has it"),
     (status = 400, description = "`malformed`", body = ProblemDocument),
     (status = 404, description = "`unknown-transition`", body = ProblemDocument),
+    (status = 410, description = "`pruned`: it was decided before `oldest_decided` of /v1/info", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
 pub(crate) async fn spec(
@@ -144,6 +147,7 @@ pub(crate) async fn spec(
     (status = 400, description = "`malformed`", body = ProblemDocument),
     (status = 404, description = "`unknown-transition`", body = ProblemDocument),
     (status = 409, description = "`not-decided`", body = ProblemDocument),
+    (status = 410, description = "`pruned`: it was decided before `oldest_decided` of /v1/info, or, with results, in a version that is not kept", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
 pub(crate) async fn evidence(

@@ -153,6 +153,7 @@ pub(crate) struct Closed {
     (status = 400, description = "`malformed`", body = ProblemDocument),
     (status = 404, description = "`unknown-transition`", body = ProblemDocument),
     (status = 409, description = "`too-early`", body = ProblemDocument),
+    (status = 410, description = "`pruned`: it was decided before `oldest_decided` of /v1/info", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
 pub(crate) async fn pledges(

@@ -2,15 +2,19 @@
 
 use std::{num::NonZeroU64, process::Command, time::Instant};
 
+use anwansi_proofs::{Digest, Finding, Level};
 use anwansi_server::Config;
-use anwansi_store::Retention;
+use anwansi_store::{Keep, Retention};
 use serde_json::json;
 
-use super::*;
+use super::{
+    machine::{decided, draft, open, place, progress, registered, run, submit, vote},
+    *,
+};
 
 fn keeping(last: u64) -> Config {
-    let retention = Retention { last: NonZeroU64::new(last).unwrap(), every: None };
-    Config { retention: Some(retention), ..Config::in_memory() }
+    let versions = Retention { last: NonZeroU64::new(last).unwrap(), every: None };
+    Config { keep: Keep { versions: Some(versions), decided: None }, ..Config::in_memory() }
 }
 
 impl Running {
@@ -108,6 +112,61 @@ fn pinned_versions_stay_until_they_are_unpinned() {
 }
 
 #[test]
+fn votes_and_results_of_pruned_decisions_are_gone_and_their_records_stay() {
+    let keep = Keep { versions: None, decided: NonZeroU64::new(3) };
+    let running = Running::start(Config { keep, ..Config::in_memory() });
+    let nodes = registered(&running, 4);
+    let id = run(&running, &nodes, &draft("", &["three"]), b"3");
+    let path = format!("/v1/transitions/{id}");
+    let evidence = running.get(&format!("{path}/evidence?outputs=true")).evidence();
+    let first = progress(&running, &id);
+    let version = first["decided"].as_u64().unwrap();
+    // Another one with the same result, half way.
+    let half = open(&running, &draft("half", &["three"]));
+    let place = place(&running, &half, 0, 0);
+    assert_eq!(running.get("/v1/info").json()["oldest_decided"], 0);
+    for _ in 0..3 {
+        running.commit(&[("key", Some("value"))]);
+    }
+    let started = Instant::now();
+    let oldest = loop {
+        running.server().store().flush().unwrap();
+        let oldest = running.get("/v1/info").json()["oldest_decided"].as_u64().unwrap();
+        if oldest > version {
+            break oldest;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    for asked in ["evidence", "evidence?outputs=true", "spec", "tasks/0/pledges?round=0"] {
+        let problem = running.get(&format!("{path}/{asked}")).problem(410, "pruned");
+        assert_eq!((&problem["decided"], &problem["oldest"]), (&json!(version), &json!(oldest)));
+    }
+    assert_eq!(progress(&running, &id), first);
+    submit(&running, &draft("", &["three"])).problem(409, "conflict");
+    // What was handed out stays valid.
+    let checked = evidence.check(&running.policy).unwrap();
+    assert_eq!(checked.finding(Level::Aggregate), Finding::Verified);
+    let digest = Digest::of(b"3");
+    let gone = || running.get("/metrics").text().contains("\nanwansi_pruned_transitions_total 1\n");
+    while !gone() {
+        assert!(started.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.get(&format!("/v1/blobs/{digest}")).problem(404, "no-such-blob");
+    let metrics = running.get("/metrics").text();
+    assert!(metrics.contains(&format!("\nanwansi_oldest_decided_version {oldest}\n")), "{metrics}");
+    // The same result again.
+    vote(&running, &place, &nodes, b"3", b"3");
+    assert_eq!(decided(&running, &half)["outcome"], "applied");
+    let evidence = running.get(&format!("/v1/transitions/{half}/evidence?outputs=true")).evidence();
+    let checked = evidence.check(&running.policy).unwrap();
+    assert_eq!(checked.finding(Level::Aggregate), Finding::Verified);
+    assert_eq!(running.get(&format!("/v1/blobs/{digest}")).bytes, b"3");
+    running.stop();
+}
+
+#[test]
 fn the_command_prunes_a_store_that_is_not_open() {
     let directory = tempfile::tempdir().unwrap();
     let engine = format!("fjall:{}", directory.path().join("data").display());
@@ -122,6 +181,8 @@ fn the_command_prunes_a_store_that_is_not_open() {
         (&["--keep-last", "0"], "keep_last is \"0\""),
         (&["--keep-every", "7"], "give keep_last too"),
         (&["--keep-last", "1", "--keep-every", "0"], "keep_every is \"0\""),
+        (&["--keep-decided", "0"], "keep_decided is \"0\""),
+        (&["--keep-decided", "2"], "there is no store"),
         (&["--keep-last", "2"], "there is no store"),
     ] {
         let (code, out, error) = prune(arguments);
@@ -134,6 +195,10 @@ fn the_command_prunes_a_store_that_is_not_open() {
     let (code, _, error) = prune(&["--keep-last", "2"]);
     assert_eq!(code, 2, "{error}");
     running.stop();
+    let (code, out, error) = prune(&["--keep-decided", "3"]);
+    assert_eq!((code, &error[..]), (0, ""));
+    assert!(out.starts_with("0 versions dropped, the oldest kept is 0, the newest 9;"), "{out}");
+    assert!(out.contains("0 transitions dropped, decisions are kept from 7 on"), "{out}");
     let (code, out, error) = prune(&["--keep-last", "2", "--keep-every", "4"]);
     assert_eq!((code, &error[..]), (0, ""));
     assert!(out.starts_with("6 versions dropped, the oldest kept is 0, the newest 9;"), "{out}");

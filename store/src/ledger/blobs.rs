@@ -24,13 +24,23 @@ impl Ledger<'_> {
         journal::put_blob(&mut batch, digest, content);
         // Inputs are nobody's secret.
         journal::put_readable(&mut batch, digest, Version(0));
-        Ok(self.store.writer()?.write(batch).wait()?)
+        let writer = self.store.writer()?;
+        let mut book = self.desk().book();
+        book.putting.push(*digest);
+        // Under the lock: what deletes a result of the same digest is written before, or knows of this.
+        let ticket = writer.write(batch);
+        drop(book);
+        let done = ticket.wait();
+        let mut book = self.desk().book();
+        let at = book.putting.iter().position(|put| put == digest).expect("it was noted");
+        book.putting.swap_remove(at);
+        Ok(done?)
     }
 
-    /// The content of this digest: an input, or a result of a transition that was decided.
+    /// The content of this digest: an input, or a result of a transition that was decided and is not dropped.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchBlob`], also while it is sealed; those of storage.
+    /// [`Refusal::NoSuchBlob`], also while it is sealed, and when it was dropped; those of storage.
     pub fn blob(&self, digest: &Digest) -> Result<Bytes, Error> {
         let shown = self.store.latest().version();
         let readable = journal::is_readable(self.engine(), digest, shown)?;

@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use anwansi_proofs::{Digest, NodeKey, Place, Pledge, Spec, TransitionId, Version, record::Status};
+use anwansi_proofs::{
+    Digest, Input, NodeKey, Place, Pledge, Spec, TransitionId, Version, record::Status,
+};
 
 use super::{
     Equivocation, Refusal,
@@ -36,6 +38,12 @@ pub(crate) struct Book {
     /// When phases end, in milliseconds of uptime, and that of which task.
     deadlines: BTreeSet<(u64, TaskId)>,
     due: Due,
+    /// Of transitions whose opening is on its way.
+    opening: Vec<Arc<Spec>>,
+    /// Inputs on their way to being durable.
+    pub(crate) putting: Vec<Digest>,
+    /// Blobs whose deletion is on its way.
+    pub(crate) going: BTreeSet<Digest>,
 }
 
 /// What is taken of the room for open transitions.
@@ -71,6 +79,14 @@ impl Room {
 /// How many nodes the tasks of a transition may draw together.
 pub(crate) fn draws(spec: &Spec) -> usize {
     spec.inputs.len().saturating_mul(spec.policy.nodes_max as usize)
+}
+
+/// The inputs of a transition that are blobs.
+pub(crate) fn inputs(spec: &Spec) -> impl Iterator<Item = Digest> + '_ {
+    spec.inputs.iter().filter_map(|input| match input {
+        Input::Blob(digest) => Some(*digest),
+        Input::Data(_) => None,
+    })
 }
 
 /// A task, by its transition and index.
@@ -182,15 +198,55 @@ impl Book {
         fits
     }
 
-    /// Gives back what was taken for a transition that is not open.
-    pub(crate) fn give_room_back(&mut self, spec: &Spec) {
+    /// Takes room for a transition that is to be opened. Its inputs stay from now on, if they are there.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMuchOpen`], and [`Refusal::UnknownBlob`] for an input that is just being deleted.
+    pub(crate) fn begin(&mut self, spec: &Arc<Spec>) -> Result<(), Refusal> {
+        if let Some(digest) = inputs(spec).find(|digest| self.going.contains(digest)) {
+            return Err(Refusal::UnknownBlob { digest });
+        }
+        if !self.take_room(spec) {
+            return Err(Refusal::TooMuchOpen);
+        }
+        self.opening.push(spec.clone());
+        Ok(())
+    }
+
+    /// The transition is not opened after all.
+    pub(crate) fn abandon(&mut self, spec: &Spec) {
         self.room = self.room.without(spec);
+        self.end_opening(&spec.id());
+    }
+
+    /// Forgets one opening of a transition.
+    fn end_opening(&mut self, id: &TransitionId) {
+        if let Some(at) = self.opening.iter().position(|spec| spec.id() == *id) {
+            self.opening.swap_remove(at);
+        }
+    }
+
+    /// Takes those out of `digests` that a transition has as an input or a result which is open or being opened.
+    ///
+    /// # Cost
+    /// A pass over all inputs and all drawn nodes of what is open.
+    pub(crate) fn keep_needed(&self, digests: &mut BTreeSet<Digest>) {
+        let specs = self.open.values().map(|open| &open.spec).chain(&self.opening);
+        for digest in specs.flat_map(|spec| inputs(spec)) {
+            digests.remove(&digest);
+        }
+        let tasks = self.open.values().flat_map(|open| &open.tasks);
+        let seats = tasks.flat_map(|task| &task.rounds).flat_map(|round| &round.seats);
+        for reveal in seats.filter_map(|seat| seat.reveal) {
+            digests.remove(&reveal.digest);
+        }
     }
 
     /// Adds a transition that was opened, or read back, at `now` milliseconds of uptime.
     pub(crate) fn add(&mut self, open: Open, now: u64) {
         let id = open.spec.id();
         let indexes = 0..open.spec.tasks();
+        self.end_opening(&id);
         let before = self.open.insert(id, open);
         assert!(before.is_none(), "a transition is opened once");
         indexes.for_each(|index| self.began((id, index), now));
@@ -297,7 +353,7 @@ impl Book {
     /// Takes out a transition that is decided.
     pub(crate) fn decided(&mut self, id: &TransitionId) {
         let open = self.open.remove(id).expect("it was open until now");
-        self.give_room_back(&open.spec);
+        self.room = self.room.without(&open.spec);
     }
 
     /// A phase of a task began.

@@ -11,7 +11,7 @@ use anwansi_proofs::{
 use bytes::Bytes;
 
 use super::{
-    book::{Ending, Open},
+    book::{Ending, Open, inputs},
     fold::Folding,
     journal,
     step::{Additions, Joining},
@@ -31,6 +31,8 @@ pub(crate) struct Decision {
     effect: Effect,
     /// The results that anyone may read from now on.
     readable: Vec<Digest>,
+    /// The inputs and results that stay as long as it is kept.
+    named: Vec<Digest>,
 }
 
 /// What there is to apply.
@@ -74,8 +76,11 @@ impl Decision {
             readable.extend(record.digest);
             readable.extend(record.dissent.iter().map(|(digest, _)| *digest));
         }
-        readable.sort_unstable();
-        readable.dedup();
+        let mut named = readable.iter().copied().chain(inputs(&open.spec)).collect::<Vec<_>>();
+        for digests in [&mut readable, &mut named] {
+            digests.sort_unstable();
+            digests.dedup();
+        }
         let effect = match ending {
             Ending::Cancelled => Effect::Cancelled,
             Ending::NoAgreement { task } => {
@@ -84,7 +89,7 @@ impl Decision {
             Ending::Agreed => Effect::Agreed,
         };
         let (spec, opened) = (open.spec.clone(), open.opened);
-        Decision { spec, opened, scores: scores(open), tasks, effect, readable }
+        Decision { spec, opened, scores: scores(open), tasks, effect, readable, named }
     }
 
     pub(crate) fn spec(&self) -> &Spec {
@@ -104,17 +109,23 @@ impl Decision {
         if let Effect::Agreed = self.effect {
             self.effect = fold(&self.spec, folding, &self.tasks, engine)?;
         }
-        // What anyone may read already stays so from where it was.
-        let mut sealed = Vec::new();
-        for digest in self.readable {
-            match journal::is_marked(engine, &digest) {
-                Ok(true) => {}
+        // While the transition is open, nothing of this is deleted; so what is read here stays.
+        let (mut sealed, mut named) = (Vec::new(), Vec::new());
+        for digest in self.named {
+            match journal::since(engine, &digest) {
+                // What was put as an input stays for ever.
+                Ok(Some(Version(0))) => {}
+                // What anyone may read already stays so from where it was.
+                Ok(Some(_)) => named.push(digest),
                 // A damaged mark is made anew.
-                Ok(false) | Err(Error::Damaged(_)) => sealed.push(digest),
+                Ok(None) | Err(Error::Damaged(_)) => {
+                    sealed.extend(self.readable.binary_search(&digest).is_ok().then_some(digest));
+                    named.push(digest);
+                }
                 Err(error) => return Err(error),
             }
         }
-        self.readable = sealed;
+        (self.readable, self.named) = (sealed, named);
         Ok(self)
     }
 
@@ -186,6 +197,9 @@ impl Decision {
         journal::put_transition(&mut additions.batch, &id, &record);
         for digest in &self.readable {
             journal::put_readable(&mut additions.batch, digest, version.version);
+        }
+        for digest in &self.named {
+            journal::put_named(&mut additions.batch, digest, version.version);
         }
         Ok(())
     }

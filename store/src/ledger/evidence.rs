@@ -43,9 +43,13 @@ impl Ledger<'_> {
     /// them where it was applied.
     ///
     /// # Errors
-    /// [`Refusal::UnknownTransition`], [`Refusal::NotDecided`]; those of storage, and those of
-    /// [`Store::at`](crate::Store::at) for the states before and after the decision.
+    /// [`Refusal::UnknownTransition`], [`Refusal::NotDecided`], [`Refusal::Dropped`]; those of storage, and those
+    /// of [`Store::at`](crate::Store::at) for the states before and after the decision.
     pub fn evidence(&self, id: &TransitionId, outputs: bool) -> Result<Evidence, Error> {
+        self.if_kept(id, self.read_evidence(id, outputs))
+    }
+
+    fn read_evidence(&self, id: &TransitionId, outputs: bool) -> Result<Evidence, Error> {
         let published = self.store.shared.published();
         let newest = published.snapshot.version();
         let kept = journal::transition(self.engine(), id)?;

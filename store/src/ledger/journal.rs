@@ -10,8 +10,11 @@
 //!           6, id, task, round, node          Revealed, but it does not open the pledge
 //!           7, id, task, round                Ended
 //!           8, id                             there while the transition is not decided
+//!           9, version, id                    there from its decision in that version until it is dropped
 //! Blobs     0, digest                         the content
 //!           1, digest                         Readable: from which version on anyone may read it
+//!           2, digest                         Named: the newest version whose decisions name it
+//! Meta      ledger-horizon                    LedgerHorizon: from which version on decisions are kept
 //! ```
 //!
 //! What opens, closes and decides is in the batch of its version; pledges, reveals and the ends of rounds
@@ -25,7 +28,10 @@ use bytes::Bytes;
 use crate::{
     Damage, Error,
     engine::{Batch, Direction, Engine, Keyspace, scan_prefix},
-    record::{Closed, Ended, Pledged, Readable, Revealed, Transition, decode, encode},
+    record::{
+        Closed, Ended, LEDGER_HORIZON_KEY, LedgerHorizon, Named, Pledged, Readable, Revealed,
+        Transition, decode, encode,
+    },
 };
 
 const REGISTRY: u8 = 0;
@@ -37,6 +43,7 @@ const REVEALED: u8 = 5;
 const BAD_REVEAL: u8 = 6;
 const ENDED: u8 = 7;
 const OPEN: u8 = 8;
+const DECIDED: u8 = 9;
 
 /// A round of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,10 +81,12 @@ pub(crate) fn put_spec(batch: &mut Batch, id: &TransitionId, spec: &[u8]) {
 /// Records a transition as it stands: `record.decided` tells whether it is still open.
 pub(crate) fn put_transition(batch: &mut Batch, id: &TransitionId, record: &Transition) {
     batch.put(Keyspace::Ledger, key(TRANSITION, id), encode(record));
-    if record.decided.is_none() {
-        batch.put(Keyspace::Ledger, key(OPEN, id), Vec::new());
-    } else {
+    if let Some(decided) = &record.decided {
         batch.delete(Keyspace::Ledger, key(OPEN, id));
+        let decided = decided_key(Version(decided.version), id);
+        batch.put(Keyspace::Ledger, decided, Vec::new());
+    } else {
+        batch.put(Keyspace::Ledger, key(OPEN, id), Vec::new());
     }
 }
 
@@ -133,11 +142,25 @@ pub(crate) fn is_open(engine: &dyn Engine, id: &TransitionId) -> Result<bool, Er
     Ok(engine.get(Keyspace::Ledger, &key(OPEN, id))?.is_some())
 }
 
+/// Whether a transition is among those that were decided in `version` and are not dropped.
+pub(crate) fn is_decided(
+    engine: &dyn Engine,
+    version: Version,
+    id: &TransitionId,
+) -> Result<bool, Error> {
+    Ok(engine.get(Keyspace::Ledger, &decided_key(version, id))?.is_some())
+}
+
 /// What an entry is about; `None` if it is nothing that the ledger writes.
 pub(crate) enum About {
     Registry(Version),
+    /// The record of a transition, which stays for ever.
     Transition(TransitionId),
+    /// Anything else of it.
+    Part(TransitionId),
+    Decided(Version, TransitionId),
     Readable(Digest),
+    Named(Digest),
     Content(Digest),
 }
 
@@ -147,14 +170,19 @@ impl About {
         if tag == REGISTRY {
             return Some(About::Registry(Version(u64::from_be_bytes(rest.try_into().ok()?))));
         }
+        if tag == DECIDED {
+            let (version, id) = read_decided_key(key)?;
+            return value.is_empty().then_some(About::Decided(version, id));
+        }
         let id = TransitionId(Digest(*rest.first_chunk()?));
         let is_whole = match tag {
-            SPEC | TRANSITION => rest.len() == Digest::LEN,
+            TRANSITION if rest.len() == Digest::LEN => return Some(About::Transition(id)),
+            SPEC => rest.len() == Digest::LEN,
             OPEN => rest.len() == Digest::LEN && value.is_empty(),
             PLEDGED..=ENDED => read_key(key).is_some(),
             _ => false,
         };
-        is_whole.then_some(About::Transition(id))
+        is_whole.then_some(About::Part(id))
     }
 
     pub(crate) fn of_blob(key: &[u8]) -> Option<Self> {
@@ -163,6 +191,7 @@ impl About {
         match tag {
             CONTENT => Some(About::Content(digest)),
             READABLE => Some(About::Readable(digest)),
+            NAMED => Some(About::Named(digest)),
             _ => None,
         }
     }
@@ -266,6 +295,15 @@ fn key(tag: u8, id: &TransitionId) -> Vec<u8> {
     [&[tag], &id.0.0[..]].concat()
 }
 
+fn decided_key(version: Version, id: &TransitionId) -> Vec<u8> {
+    [&[DECIDED], &version.0.to_be_bytes()[..], &id.0.0].concat()
+}
+
+fn read_decided_key(key: &[u8]) -> Option<(Version, TransitionId)> {
+    let (version, id) = key.strip_prefix(&[DECIDED])?.split_first_chunk()?;
+    Some((Version(u64::from_be_bytes(*version)), TransitionId(Digest(id.try_into().ok()?))))
+}
+
 fn registry_key(version: Version) -> Vec<u8> {
     [&[REGISTRY], &version.0.to_be_bytes()[..]].concat()
 }
@@ -294,21 +332,28 @@ fn read_key(key: &[u8]) -> Option<(RoundId, Option<NodeKey>)> {
 
 const CONTENT: u8 = 0;
 const READABLE: u8 = 1;
+const NAMED: u8 = 2;
 
 /// Keeps content under its digest; readable once [`put_readable`] says so.
 pub(crate) fn put_blob(batch: &mut Batch, digest: &Digest, content: Bytes) {
-    batch.put(Keyspace::Blobs, [&[CONTENT], &digest.0[..]].concat(), content);
+    batch.put(Keyspace::Blobs, blob_key(CONTENT, digest), content);
 }
 
 /// Lets anyone read the content of this digest once `version` is shown.
 pub(crate) fn put_readable(batch: &mut Batch, digest: &Digest, version: Version) {
-    let key = [&[READABLE], &digest.0[..]].concat();
-    batch.put(Keyspace::Blobs, key, encode(&Readable { since: version.0 }));
+    let record = Readable { since: version.0 };
+    batch.put(Keyspace::Blobs, blob_key(READABLE, digest), encode(&record));
+}
+
+/// Notes that a decision of `version` names this digest: there is none of a newer version.
+pub(crate) fn put_named(batch: &mut Batch, digest: &Digest, version: Version) {
+    let record = Named { last: version.0 };
+    batch.put(Keyspace::Blobs, blob_key(NAMED, digest), encode(&record));
 }
 
 /// The content of this digest, readable or not.
 pub(crate) fn blob(engine: &dyn Engine, digest: &Digest) -> Result<Option<Bytes>, Error> {
-    let content = engine.get(Keyspace::Blobs, &[&[CONTENT], &digest.0[..]].concat())?;
+    let content = engine.get(Keyspace::Blobs, &blob_key(CONTENT, digest))?;
     match content {
         Some(content) if Digest::of(&content) != *digest => {
             Err(Error::Damaged(Damage::Blob(*digest)))
@@ -317,9 +362,10 @@ pub(crate) fn blob(engine: &dyn Engine, digest: &Digest) -> Result<Option<Bytes>
     }
 }
 
-/// Whether anyone may read the content of this digest, at once or from some version on.
-pub(crate) fn is_marked(engine: &dyn Engine, digest: &Digest) -> Result<bool, Error> {
-    is_readable(engine, digest, Version(u64::MAX))
+/// How long the content of this digest is, if it is there.
+pub(crate) fn blob_bytes(engine: &dyn Engine, digest: &Digest) -> Result<Option<u64>, Error> {
+    let content = engine.get(Keyspace::Blobs, &blob_key(CONTENT, digest))?;
+    Ok(content.map(|content| content.len() as u64))
 }
 
 /// Whether anyone may read the content of this digest when `shown` is the newest version shown.
@@ -328,9 +374,100 @@ pub(crate) fn is_readable(
     digest: &Digest,
     shown: Version,
 ) -> Result<bool, Error> {
-    let Some(since) = engine.get(Keyspace::Blobs, &[&[READABLE], &digest.0[..]].concat())? else {
-        return Ok(false);
-    };
-    let Readable { since } = decode(&since, Damage::Blob(*digest))?;
-    Ok(since <= shown.0)
+    Ok(since(engine, digest)?.is_some_and(|since| since <= shown))
+}
+
+/// From which version on anyone may read the content of this digest: an input from version 0 on.
+pub(crate) fn since(engine: &dyn Engine, digest: &Digest) -> Result<Option<Version>, Error> {
+    let record = engine.get(Keyspace::Blobs, &blob_key(READABLE, digest))?;
+    let record =
+        record.map(|record| decode::<Readable>(&record, Damage::Blob(*digest))).transpose()?;
+    Ok(record.map(|Readable { since }| Version(since)))
+}
+
+/// The newest version whose decisions name this digest. Of inputs it need not be known.
+pub(crate) fn named(engine: &dyn Engine, digest: &Digest) -> Result<Option<Version>, Error> {
+    let record = engine.get(Keyspace::Blobs, &blob_key(NAMED, digest))?;
+    let record =
+        record.map(|record| decode::<Named>(&record, Damage::Blob(*digest))).transpose()?;
+    Ok(record.map(|Named { last }| Version(last)))
+}
+
+fn blob_key(tag: u8, digest: &Digest) -> Vec<u8> {
+    [&[tag], &digest.0[..]].concat()
+}
+
+/// From which version on decisions are kept.
+pub(crate) fn horizon(engine: &dyn Engine) -> Result<Version, Error> {
+    let record = engine.get(Keyspace::Meta, LEDGER_HORIZON_KEY)?;
+    let record = record.map(|record| decode::<LedgerHorizon>(&record, Damage::Decisions));
+    Ok(record.transpose()?.map_or(Version(0), |horizon| Version(horizon.version)))
+}
+
+pub(crate) fn put_horizon(batch: &mut Batch, horizon: Version) {
+    let record = LedgerHorizon { version: horizon.0 };
+    batch.put(Keyspace::Meta, LEDGER_HORIZON_KEY.to_vec(), encode(&record));
+}
+
+/// The transitions that were decided before `horizon` and of which something may be left, the first decided first.
+pub(crate) fn decided_before(
+    engine: &dyn Engine,
+    horizon: Version,
+) -> impl Iterator<Item = Result<(Version, TransitionId), Error>> + '_ {
+    let end = [&[DECIDED], &horizon.0.to_be_bytes()[..]].concat();
+    let (start, end) = (Included(&[DECIDED][..]), Excluded(&end[..]));
+    engine.scan(Keyspace::Ledger, start, end, Direction::Ascending).map(|entry| {
+        let damaged = Error::Damaged(Damage::Ledger);
+        read_decided_key(&entry?.0).ok_or(damaged)
+    })
+}
+
+/// What opened the pledges of a transition: the key of each, and the digest of the result.
+pub(crate) fn reveals(
+    engine: &dyn Engine,
+    id: &TransitionId,
+) -> impl Iterator<Item = Result<(Bytes, Digest), Error>> {
+    let damage = Damage::Transition(*id);
+    scan_prefix(engine, Keyspace::Ledger, &key(REVEALED, id)).map(move |entry| {
+        let (key, record) = entry?;
+        Ok((key, Digest(decode::<Revealed>(&record, damage)?.digest)))
+    })
+}
+
+/// The keys of all else that happened to the tasks of a transition.
+pub(crate) fn fact_keys(
+    engine: &dyn Engine,
+    id: &TransitionId,
+) -> impl Iterator<Item = Result<Bytes, Error>> {
+    let scan = |tag| scan_prefix(engine, Keyspace::Ledger, &key(tag, id));
+    let facts = [PLEDGED, CLOSED, BAD_REVEAL, ENDED].map(scan).into_iter().flatten();
+    facts.map(|entry| Ok(entry?.0))
+}
+
+pub(crate) fn delete_fact(batch: &mut Batch, key: Bytes) {
+    batch.delete(Keyspace::Ledger, key);
+}
+
+pub(crate) fn delete_spec(batch: &mut Batch, id: &TransitionId) {
+    batch.delete(Keyspace::Ledger, key(SPEC, id));
+}
+
+pub(crate) fn delete_registry(batch: &mut Batch, version: Version) {
+    batch.delete(Keyspace::Ledger, registry_key(version));
+}
+
+pub(crate) fn delete_decided(batch: &mut Batch, version: Version, id: &TransitionId) {
+    batch.delete(Keyspace::Ledger, decided_key(version, id));
+}
+
+/// Deletes a blob, with all that is known of it.
+pub(crate) fn delete_blob(batch: &mut Batch, digest: &Digest) {
+    for tag in [CONTENT, READABLE, NAMED] {
+        batch.delete(Keyspace::Blobs, blob_key(tag, digest));
+    }
+}
+
+/// Forgets which decision has named a digest.
+pub(crate) fn delete_named(batch: &mut Batch, digest: &Digest) {
+    batch.delete(Keyspace::Blobs, blob_key(NAMED, digest));
 }

@@ -12,6 +12,8 @@
 //!   committer          the step joins a version: state, records and journal in one batch
 //! ```
 //!
+//! What was decided is kept whole as long as the store is told to, and then dropped (dropped.rs).
+//!
 //! Opening reads the journal back and applies it by the code that applied it first. A phase that was under
 //! way gets its full time again, so that a restart blames no node.
 
@@ -20,6 +22,7 @@ mod book;
 pub(crate) mod check;
 mod clerk;
 mod decide;
+pub(crate) mod dropped;
 mod evidence;
 mod fold;
 mod journal;
@@ -33,7 +36,7 @@ mod votes;
 
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use anwansi_proofs::{
@@ -76,9 +79,21 @@ pub(crate) struct Desk {
     folds: Vec<Arc<dyn OwnFold>>,
     /// The registry of the newest transition: most are opened under the same.
     registry: Mutex<Arc<[NodeKey]>>,
+    /// From which version on decisions are kept; those before are dropped. It never goes back.
+    horizon: AtomicU64,
 }
 
 impl Desk {
+    /// The oldest version whose decisions are kept.
+    pub(crate) fn horizon(&self) -> Version {
+        Version(self.horizon.load(Ordering::SeqCst))
+    }
+
+    /// Drops what was decided before, once that is durable.
+    fn raise_horizon(&self, horizon: Version) {
+        self.horizon.fetch_max(horizon.0, Ordering::SeqCst);
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,6 +131,7 @@ pub(crate) fn recover(engine: &dyn Engine, options: &Options) -> Result<Desk, Er
         uptime: options.uptime.clone(),
         folds: options.folds.clone(),
         registry: Mutex::new([].into()),
+        horizon: journal::horizon(engine)?.0.into(),
     };
     let now = (desk.uptime)();
     for id in journal::open(engine)? {
@@ -188,6 +204,25 @@ impl<'a> Ledger<'a> {
 
     fn desk(&self) -> &Desk {
         &self.store.shared.desk
+    }
+
+    /// The oldest version whose decisions are kept with all that led to them. Of those before, records and state are.
+    #[must_use]
+    pub fn oldest(&self) -> Version {
+        self.desk().horizon()
+    }
+
+    /// What was `read` of a transition, if that is not dropped by now: it is dropped before anything of it is deleted,
+    /// so what was read is whole.
+    fn if_kept<T>(&self, id: &TransitionId, read: Result<T, Error>) -> Result<T, Error> {
+        let oldest = self.oldest();
+        let decided = journal::transition(self.engine(), id)?.and_then(|record| record.decided);
+        match decided.map(|decided| Version(decided.version)) {
+            Some(decided) if decided < oldest => {
+                Err(Refusal::Dropped { id: *id, decided, oldest }.into())
+            }
+            _ => read,
+        }
     }
 
     /// The digest of the header of the version that opened a transition; [`Refusal::TooEarly`] if that

@@ -1,6 +1,6 @@
 //! What the ledger does not take, and why.
 
-use anwansi_proofs::{Digest, SpecFault, TransitionId};
+use anwansi_proofs::{Digest, SpecFault, TransitionId, Version};
 
 /// Why the ledger does not take what it was given. Nothing has changed then, unless it says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,19 @@ pub enum Refusal {
     UnknownTransition {
         /// Its name.
         id: TransitionId,
+    },
+    /// The transition was decided so long ago that only its records and its state are kept.
+    #[error(
+        "the transition {id} was decided in version {decided}, and what led to it is dropped: that of \
+         decisions from version {oldest} on is kept"
+    )]
+    Dropped {
+        /// Its name.
+        id: TransitionId,
+        /// The version that decided it.
+        decided: Version,
+        /// The oldest version whose decisions are kept.
+        oldest: Version,
     },
     /// The transition has no such task.
     #[error("the transition has {tasks} tasks, and so no task {index}")]

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use anwansi_proofs::{
-    Input, NodeKey, Spec, TaskPolicy, TransitionId, Version,
+    NodeKey, Spec, TaskPolicy, TransitionId, Version,
     record::Outcome,
     registry::{TransitionState, transition_key},
 };
 
 use super::{
     DRAWS_MAX, Ledger, Refusal, TASKS_MAX,
-    book::{Open, draws},
+    book::{Open, draws, inputs},
     fold::Folding,
     journal, registry,
     step::Step,
@@ -40,9 +40,10 @@ impl Submitted {
 }
 
 impl Ledger<'_> {
-    /// Opens a transition; one that was opened before is answered as then.
+    /// Opens a transition; one that was opened before is answered as then, unless it was dropped since.
     ///
     /// # Errors
+    /// [`Refusal::KnownTransition`] if it was dropped.
     /// [`Error::Refused`] with the rule that the specification breaks, the input, fold or nodes that are
     /// missing, or that too much is open; those of [`Store::commit`](crate::Store::commit).
     pub fn submit(&self, spec: &[u8]) -> Result<Submitted, Error> {
@@ -58,7 +59,7 @@ impl Ledger<'_> {
         let opened = match self.store.step(Step::Open(spec.clone())) {
             Ok(committed) => committed.version,
             Err(error) => {
-                self.desk().book().give_room_back(&spec);
+                self.desk().book().abandon(&spec);
                 return match error {
                     // Somebody else was quicker; their version may still be on its way.
                     Error::Refused(Refusal::KnownTransition { .. }) => {
@@ -106,13 +107,18 @@ impl Ledger<'_> {
 
     /// What was answered when this transition was opened, if it was.
     fn submitted(&self, spec: &Spec) -> Result<Option<Submitted>, Error> {
-        let Some(state) = self.state(&spec.id())? else { return Ok(None) };
-        let registry = registry(self.engine(), state.opened)?;
-        Ok(Some(Submitted::new(spec, state.opened, &registry)))
+        let id = spec.id();
+        let Some(state) = self.state(&id)? else { return Ok(None) };
+        let registry = registry(self.engine(), state.opened);
+        // Asked for before this is asked: what is dropped is so before it is deleted.
+        if state.decided.is_some_and(|(decided, _)| decided < self.oldest()) {
+            return Err(Refusal::KnownTransition { id }.into());
+        }
+        Ok(Some(Submitted::new(spec, state.opened, &registry?)))
     }
 
     /// Checks what can be checked before a version is made, and takes the room that it needs.
-    fn check(&self, spec: &Spec) -> Result<(), Error> {
+    fn check(&self, spec: &Arc<Spec>) -> Result<(), Error> {
         let (found, max) = (spec.inputs.len(), TASKS_MAX);
         if found > max {
             return Err(Refusal::TooManyTasks { found, max }.into());
@@ -120,19 +126,24 @@ impl Ledger<'_> {
         let folding = Folding::find(&spec.fold, &self.desk().folds);
         let unknown = || Refusal::UnknownFold { name: spec.fold.clone() };
         folding.ok_or_else(unknown)?.check(spec)?;
-        let shown = self.store.latest().version();
-        for input in &spec.inputs {
-            if let Input::Blob(digest) = input
-                && !journal::is_readable(self.engine(), digest, shown)?
-            {
-                return Err(Refusal::UnknownBlob { digest: *digest }.into());
-            }
-        }
         let (found, max) = (draws(spec), DRAWS_MAX);
         if found > max {
             return Err(Refusal::TooManyDraws { found, max }.into());
         }
-        if self.desk().book().take_room(spec) { Ok(()) } else { Err(Refusal::TooMuchOpen.into()) }
+        self.desk().book().begin(spec)?;
+        // Only now: an input that is found stays.
+        self.has_inputs(spec).inspect_err(|_| self.desk().book().abandon(spec))
+    }
+
+    /// Checks that all inputs are there, and readable.
+    fn has_inputs(&self, spec: &Spec) -> Result<(), Error> {
+        let shown = self.store.latest().version();
+        for digest in inputs(spec) {
+            if !journal::is_readable(self.engine(), &digest, shown)? {
+                return Err(Refusal::UnknownBlob { digest }.into());
+            }
+        }
+        Ok(())
     }
 
     /// Cancels a transition of which no node has pledged yet, and waits until that is decided.

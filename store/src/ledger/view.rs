@@ -78,7 +78,7 @@ pub struct Progress {
     pub reason: Option<String>,
     /// Its tasks, by index; none for the moment in which it is being opened or decided.
     pub tasks: Vec<TaskProgress>,
-    /// Nodes that signed two pledges for one round.
+    /// Nodes that signed two pledges for one round; none once the transition is dropped.
     pub equivocations: Vec<Equivocation>,
 }
 
@@ -196,7 +196,11 @@ impl Ledger<'_> {
             let (outcome, records) = self.records(id, version)?;
             // Looked for only where there may be some: counted, or in a round that did not end.
             let some = outcome == Outcome::Failed || records.iter().any(|it| it.equivocated > 0);
-            let equivocations = if some { self.equivocations(id, opened)? } else { Vec::new() };
+            let equivocations = if some { self.equivocations(id, opened) } else { Ok(Vec::new()) };
+            let equivocations = match self.if_kept(id, equivocations) {
+                Err(Error::Refused(Refusal::Dropped { .. })) => Vec::new(),
+                equivocations => equivocations?,
+            };
             let tasks = records.into_iter().map(decided_task).collect();
             let decided_at = Some((version, outcome));
             let reason = decided.reason;
@@ -242,20 +246,21 @@ impl Ledger<'_> {
     /// The exact bytes of a transition's specification.
     ///
     /// # Errors
-    /// [`Refusal::UnknownTransition`]; those of storage.
+    /// [`Refusal::UnknownTransition`], [`Refusal::Dropped`]; those of storage.
     pub fn spec(&self, id: &TransitionId) -> Result<Bytes, Error> {
         let spec = journal::spec(self.engine(), id)?;
-        Ok(spec.ok_or(Refusal::UnknownTransition { id: *id })?)
+        self.if_kept(id, spec.ok_or(Refusal::UnknownTransition { id: *id }.into()))
     }
 
     /// The pledges of a round that was closed, in the order of their nodes.
     ///
     /// # Errors
-    /// [`Refusal::UnknownTransition`]; [`Refusal::TooEarly`] as long as it is not closed, if it ever will be.
+    /// [`Refusal::UnknownTransition`], [`Refusal::Dropped`]; [`Refusal::TooEarly`] as long as it is not closed, if it
+    /// ever will be.
     pub fn pledges(&self, id: &TransitionId, index: u32, round: u32) -> Result<Vec<Pledge>, Error> {
         self.known(id)?;
         let at = RoundId { transition: *id, task: index, round };
-        let facts = journal::facts_of_round(self.engine(), &at)?;
+        let facts = self.if_kept(id, journal::facts_of_round(self.engine(), &at))?;
         let shown = self.store.latest().version();
         let is_closed = |fact: &Fact| matches!(fact, Fact::Closed { version } if *version <= shown);
         if !facts.iter().any(is_closed) {

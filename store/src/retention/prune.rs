@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU64,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -14,10 +15,23 @@ use std::{
 use anwansi_proofs::{Root, Version};
 
 use super::{
-    Freed, Retention,
+    Freed, Keep,
     sweep::{Sweep, Swept},
 };
-use crate::{Error, Pruned, engine::Writer, flushes, store::Shared, tree::Pages, version};
+use crate::{
+    Error, Pruned,
+    engine::Writer,
+    flushes,
+    ledger::dropped::{Dropped, drop_decided},
+    store::Shared,
+    tree::Pages,
+    version,
+};
+
+/// The ledger is pruned again when so large a part of the versions has come whose decisions are kept, and no fewer than
+/// these; and with each flush.
+const LEDGER_PART: u64 = 8;
+const LEDGER_VERSIONS_MIN: u64 = 64;
 
 /// What a pruning did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +48,14 @@ pub struct Receipt {
     pub values: Freed,
     /// Pages of trees that were deleted, together with those that were moved before.
     pub pages: Freed,
+    /// The oldest version whose decisions the ledger keeps with all that led to them.
+    pub oldest_decided: Version,
+    /// How many transitions are dropped from the ledger now, but for their records.
+    pub transitions: u64,
+    /// How many entries of the ledger were deleted for them.
+    pub entries: u64,
+    /// Their results, and other blobs that only they needed, which were deleted.
+    pub blobs: Freed,
     /// The newest version when it began.
     pub newest: Version,
     /// The newest version whose pages were stored when it was decided what to free.
@@ -51,17 +73,21 @@ pub struct Receipt {
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Receipt { dropped, oldest, flushes, changes, values, pages, newest, .. } = self;
+        let Receipt { oldest_decided, transitions, entries, blobs, .. } = self;
         write!(
             f,
             "{dropped} versions dropped, the oldest kept is {oldest}, the newest {newest}; freed: {} chunks of \
              changes with {} bytes, {} large values with {} bytes, {} pages with {} bytes, {flushes} flushes; \
-             root of {} before {}, after {}; took {:.1} s{}",
+             {transitions} transitions dropped, decisions are kept from {oldest_decided} on; freed: {entries} \
+             entries of the ledger, {} blobs with {} bytes; root of {} before {}, after {}; took {:.1} s{}",
             changes.count,
             changes.bytes,
             values.count,
             values.bytes,
             pages.count,
             pages.bytes,
+            blobs.count,
+            blobs.bytes,
             self.flushed,
             self.root_before,
             self.root_after,
@@ -79,6 +105,8 @@ pub(crate) struct Pruning {
     /// The version with which there is something to free: all of the newest ones that are kept are then behind the
     /// newest flush.
     due: AtomicU64,
+    /// The version with which enough was decided since to drop some of the ledger again.
+    ledger_due: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +131,7 @@ impl Drop for Held<'_> {
 impl Default for Pruning {
     fn default() -> Self {
         let (state, changed) = <_>::default();
-        Pruning { state, changed, due: u64::MAX.into() }
+        Pruning { state, changed, due: u64::MAX.into(), ledger_due: u64::MAX.into() }
     }
 }
 
@@ -146,17 +174,29 @@ impl Pruning {
 
     /// A version is shown.
     pub(crate) fn published(&self, version: Version) {
-        if version.0 >= self.due.load(Ordering::Relaxed)
-            && self.due.swap(u64::MAX, Ordering::Relaxed) < u64::MAX
-        {
-            self.ask();
+        for due in [&self.due, &self.ledger_due] {
+            if version.0 >= due.load(Ordering::Relaxed)
+                && due.swap(u64::MAX, Ordering::Relaxed) < u64::MAX
+            {
+                self.ask();
+            }
         }
     }
 
     /// A version is flushed: it is time for the pruner, and again when all that is kept is newer.
-    pub(crate) fn flushed(&self, version: Version, retention: &Retention) {
-        self.due.store(version.0.saturating_add(retention.last.get()), Ordering::Relaxed);
-        self.ask();
+    pub(crate) fn flushed(&self, version: Version, keep: &Keep) {
+        if let Some(retention) = &keep.versions {
+            self.due.store(version.0.saturating_add(retention.last.get()), Ordering::Relaxed);
+        }
+        if *keep != Keep::default() {
+            self.ask();
+        }
+    }
+
+    /// With `newest` all is dropped from the ledger that is not kept, as far as that is known.
+    fn ledger_pruned(&self, newest: Version, kept: NonZeroU64) {
+        let more = (kept.get() / LEDGER_PART).max(LEDGER_VERSIONS_MIN);
+        self.ledger_due.store(newest.0.saturating_add(more), Ordering::Relaxed);
     }
 
     /// Ends the pruner, and what goes on.
@@ -166,26 +206,39 @@ impl Pruning {
     }
 }
 
-/// Keeps what `retention` says, and frees the rest. `pace` waits after something that has taken since then; if it says
+/// Keeps what `keep` says, and frees the rest. `pace` waits after something that has taken since then; if it says
 /// no more, the rest is left for the next one.
 pub(crate) fn prune(
     shared: &Shared,
     writer: &Writer,
-    retention: &Retention,
+    keep: &Keep,
     pace: &dyn Fn(Instant) -> bool,
 ) -> Result<Receipt, Error> {
     let _held = shared.pruning.hold_unless_closed().ok_or(Error::Closed)?;
     let started = Instant::now();
-    shared.undo.keep(retention);
     let newest = shared.published().snapshot.version();
     let failed = |error: &Error| shared.fail_if_unwritten(error);
-    let dropped = shared.versions.retain(retention, newest, writer).inspect_err(failed)?;
+    let versions = keep.versions.map_or(Ok(<_>::default()), |retention| {
+        shared.undo.keep(&retention);
+        let dropped = shared.versions.retain(&retention, newest, writer)?;
+        drop(shared.history.forget(&shared.versions.kept()));
+        let swept = Sweep::new(shared, writer, pace).run()?;
+        Ok((dropped, swept))
+    });
+    // What is damaged among the versions keeps nothing of the ledger.
+    let decided = keep.decided.map_or(Ok(Dropped::default()), |kept| {
+        shared.pruning.ledger_pruned(newest, kept);
+        drop_decided(shared, writer, kept, pace)
+    });
+    let (dropped, swept) = versions.inspect_err(failed)?;
+    let Dropped { transitions, entries, blobs, is_ended } = decided.inspect_err(failed)?;
+    let Swept { flushes, changes, values, pages, newest: flush, is_ended: is_ended_before } = swept;
+    let flush = match flush {
+        Some(flush) => Some(flush),
+        None => flushes::newest(&*shared.engine, newest)?.map(|(flush, _)| flush),
+    };
+    let flushed = flush.map_or(Version(0), |flush| flush.version);
     let kept = shared.versions.kept();
-    drop(shared.history.forget(&kept));
-    let mut sweep = Sweep::new(shared, writer, pace);
-    let is_whole = sweep.run().inspect_err(failed)?;
-    let Swept { flushes, changes, values, pages } = sweep.swept;
-    let flushed = sweep.newest.map_or(Version(0), |flush| flush.version);
     Ok(Receipt {
         dropped,
         oldest: kept.oldest(),
@@ -193,12 +246,16 @@ pub(crate) fn prune(
         changes,
         values,
         pages,
+        oldest_decided: shared.desk.horizon(),
+        transitions,
+        entries,
+        blobs,
         newest,
         flushed,
         root_before: version::read(&*shared.engine, flushed)?.0.state(),
         root_after: root_of(shared, flushed)?,
         took: started.elapsed(),
-        is_whole,
+        is_whole: !is_ended && !is_ended_before,
     })
 }
 
@@ -219,7 +276,7 @@ fn root_of(shared: &Shared, flushed: Version) -> Result<Root, Error> {
 pub(crate) struct Pruner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Arc<Writer>,
-    pub(crate) retention: Retention,
+    pub(crate) keep: Keep,
     /// Told what each did.
     pub(crate) done: Pruned,
 }
@@ -236,7 +293,7 @@ impl Pruner {
                 return;
             }
             let pace = |since: Instant| self.rest(since.elapsed());
-            match prune(&self.shared, &self.writer, &self.retention, &pace) {
+            match prune(&self.shared, &self.writer, &self.keep, &pace) {
                 Err(Error::Closed) => return,
                 // If that panics it is its own affair, and was reported where it happened.
                 receipt => drop(catch_unwind(AssertUnwindSafe(|| (self.done)(&receipt)))),

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How much is deleted at once, at most: the writer does nothing else meanwhile.
-const DELETED_AT_ONCE: usize = 1000;
+pub(crate) const DELETED_AT_ONCE: usize = 1000;
 
 /// What was freed of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Freed {
 }
 
 impl Freed {
-    fn add(&mut self, more: Freed) {
+    pub(crate) fn add(&mut self, more: Freed) {
         self.count += more.count;
         self.bytes += more.bytes;
     }
@@ -45,6 +45,10 @@ pub(crate) struct Swept {
     pub(crate) changes: Freed,
     pub(crate) values: Freed,
     pub(crate) pages: Freed,
+    /// The newest flush: it is needed.
+    pub(crate) newest: Option<Flushed>,
+    /// Whether it was to end before all was deleted.
+    pub(crate) is_ended: bool,
 }
 
 /// What versions that are kept or being opened are made from.
@@ -177,9 +181,7 @@ pub(crate) struct Sweep<'a> {
     pace: &'a dyn Fn(Instant) -> bool,
     batch: Batch,
     started: Instant,
-    pub(crate) swept: Swept,
-    /// The newest flush, once it was looked for: it is needed.
-    pub(crate) newest: Option<Flushed>,
+    swept: Swept,
 }
 
 impl<'a> Sweep<'a> {
@@ -189,11 +191,17 @@ impl<'a> Sweep<'a> {
         pace: &'a dyn Fn(Instant) -> bool,
     ) -> Self {
         let (engine, (batch, swept)) = (&*shared.engine, <_>::default());
-        Sweep { shared, engine, writer, pace, batch, started: Instant::now(), swept, newest: None }
+        Sweep { shared, engine, writer, pace, batch, started: Instant::now(), swept }
     }
 
-    /// Deletes what nothing needs any more; false if it was to end before. What is kept was decided on before.
-    pub(crate) fn run(&mut self) -> Result<bool, Error> {
+    /// Deletes what nothing needs any more. What is kept was decided on before.
+    pub(crate) fn run(mut self) -> Result<Swept, Error> {
+        self.swept.is_ended = !self.all()?;
+        Ok(self.swept)
+    }
+
+    /// The same; false if it was to end before all was deleted.
+    fn all(&mut self) -> Result<bool, Error> {
         let versions = &self.shared.versions;
         // Before the flushes: later ones need nothing of what is dead now.
         let segments = self.shared.segments.get();
@@ -204,7 +212,7 @@ impl<'a> Sweep<'a> {
         let (changes, undo) = (versions.changes.held(), versions.undo.held());
         let flushes = flushes::all(self.engine).collect::<Result<Vec<_>, _>>()?;
         let needed = Needed::new(&flushes, &kept, &opening, [&changes, &undo]);
-        self.newest = flushes.last().copied();
+        self.swept.newest = flushes.last().copied();
         // A flush before what it is behind: a version whose changes are gone must not be sought from it.
         for flush in flushes.iter().filter(|flush| !needed.has_flush(flush.version)) {
             self.delete(Keyspace::Meta, flushes::key(flush.version).to_vec().into());

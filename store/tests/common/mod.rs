@@ -72,6 +72,11 @@ impl Drop for Closed {
 }
 
 impl Gated {
+    /// An open gate, with this behind it.
+    pub fn new(memory: Memory) -> Self {
+        Gated { memory, open: true.into(), ..Gated::default() }
+    }
+
     pub fn open(&self) {
         *self.open.lock().unwrap() = true;
         self.opened.notify_all();

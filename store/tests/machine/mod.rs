@@ -78,8 +78,11 @@ impl Node {
     /// Does what is assigned, as its habit is. What the ledger answers is for the caller to judge.
     pub fn act(&self, store: &Store, todo: &Assignment) -> Vec<Result<(), Error>> {
         let (ledger, place) = (store.ledger(), place(store, todo));
-        let Input::Data(input) = &todo.input else { panic!("inputs are data here") };
-        let (result, salt) = (self.result(input), self.salt(&place));
+        let input = match &todo.input {
+            Input::Data(data) => data.clone(),
+            Input::Blob(digest) => ledger.blob(digest).expect("inputs stay readable").into(),
+        };
+        let (result, salt) = (self.result(&input), self.salt(&place));
         let send = |pledge| ledger.pledge(&todo.transition, todo.index, todo.round, &pledge);
         let show = |result| {
             ledger.reveal(&todo.transition, todo.index, todo.round, &self.key(), salt, result)
