@@ -313,7 +313,7 @@ impl Committer {
             self.apply(group)?;
             reads.validate(&self.tree, &self.shared.pages).map_err(Refused::Caller)?;
         }
-        group.write(commit.writes);
+        group.write(commit.writes, &self.shared.pages);
         if let Some(RequestId { name, body }) = commit.request {
             let time = (self.shared.clock)();
             let request = Request { body: body.0, version: group.version.0, time };
@@ -328,7 +328,7 @@ impl Committer {
         self.apply(group)?;
         let mut additions = step.join(&self.joining(group.version)).map_err(Refused::Caller)?;
         additions.writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        group.write(additions.writes);
+        group.write(additions.writes, &self.shared.pages);
         group.tasks.extend(additions.tasks);
         group.batch.append(additions.batch);
         group.opens |= step.opens();
@@ -337,8 +337,7 @@ impl Committer {
 
     /// The version that is being made, as far as it was.
     fn joining(&self, version: Version) -> Joining<'_> {
-        let (tree, pages, writer) = (&self.tree, &*self.shared.pages, &*self.writer);
-        Joining { version, tree, pages, writer }
+        Joining { version, tree: &self.tree, pages: &self.shared.pages }
     }
 
     /// Brings the tree to where the members of a group have left it so far.
@@ -376,7 +375,8 @@ impl Committer {
 
     /// Makes a group's version and sends it to be durable.
     fn finish(&mut self, group: Group, pass: Pass) {
-        let Group { version, mut batch, mut values, mut writes, tasks, opens, answers } = group;
+        let Group { version, mut batch, mut values, coming, mut writes, tasks, opens, answers } =
+            group;
         if opens && let Err(error) = step::keep_registry(&self.joining(version), &mut batch) {
             // The tree could not be read: nothing more can be built on it.
             self.shared.fail(&error);
@@ -408,6 +408,7 @@ impl Committer {
             let mut gone = (Vec::new(), Vec::new());
             match done {
                 Ok(()) => {
+                    shared.pages.values_have_come(&coming);
                     let (version, state) = (at.header.version(), at.header.state());
                     let bytes = version::bytes_of(&changes);
                     let published = Published::new(&shared, at, log, &root);

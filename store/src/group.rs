@@ -11,7 +11,7 @@ use crate::{
     engine::Batch,
     ledger::step::Step,
     record::StoredValue,
-    tree::{Pages, Tree, Write},
+    tree::{Pages, Tree, Value, Write},
     version::Values,
 };
 
@@ -20,6 +20,8 @@ pub(crate) struct Group {
     pub(crate) version: Version,
     pub(crate) batch: Batch,
     pub(crate) values: Values,
+    /// Those of the state that are stored on their own.
+    pub(crate) coming: Vec<StoredValue>,
     pub(crate) writes: Writes,
     /// The tasks tree.
     pub(crate) tasks: BTreeMap<Bytes, Bytes>,
@@ -37,6 +39,7 @@ impl Group {
             version,
             batch: Batch::new(),
             values: Values::new(version),
+            coming: Vec::new(),
             writes: Writes { undo, ..Writes::default() },
             tasks: BTreeMap::new(),
             opens: false,
@@ -45,9 +48,18 @@ impl Group {
     }
 
     /// Adds the writes of a member, which stand in key order.
-    pub(crate) fn write(&mut self, writes: Vec<(Bytes, Option<Bytes>)>) {
+    pub(crate) fn write(&mut self, writes: Vec<(Bytes, Option<Bytes>)>, pages: &Pages) {
+        let mut place = |value: Bytes| {
+            let placed = self.values.place(value.clone(), &mut self.batch);
+            if let Value::Stored(stored) = &placed {
+                // Later members, and the next versions, may read it before this one is stored.
+                pages.expect_value(stored, value);
+                self.coming.push(*stored);
+            }
+            placed
+        };
         let writes = writes.into_iter().map(|(key, value)| {
-            let value = value.map(|value| self.values.place(value, &mut self.batch));
+            let value = value.map(&mut place);
             Write { key, value }
         });
         self.writes.runs.push(writes.collect());

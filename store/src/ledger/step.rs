@@ -17,8 +17,8 @@ use super::{
     journal::{self, RoundId},
 };
 use crate::{
-    Damage, Error,
-    engine::{Batch, Direction, Writer},
+    Error,
+    engine::{Batch, Direction},
     record,
     tree::{Pages, Source, Tree},
 };
@@ -46,8 +46,6 @@ pub(crate) struct Joining<'a> {
     pub(crate) version: Version,
     pub(crate) tree: &'a Tree,
     pub(crate) pages: &'a Pages,
-    /// To which the versions before it were given.
-    pub(crate) writer: &'a Writer,
 }
 
 /// What a step adds to its version.
@@ -164,14 +162,7 @@ impl Closing {
 impl Joining<'_> {
     /// The value of a key, as the members of the version before this one left it.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.tree.value(self.pages, key) {
-            // A value on its own, which may be on its way still: it is in storage when this batch is.
-            Err(Error::Damaged(Damage::Value { .. })) => {
-                self.writer.write(Batch::new()).wait()?;
-                self.tree.value(self.pages, key)
-            }
-            read => read,
-        }
+        self.tree.value(self.pages, key)
     }
 
     /// The number of keys with a prefix, counted up to `enough`.

@@ -1,6 +1,9 @@
 //! Pages in memory and in storage: read when needed, dropped when they have to make room.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
 
 use anwansi_proofs::Digest;
 use bytes::Bytes;
@@ -31,6 +34,8 @@ pub(crate) struct Pages {
     hand: Mutex<FrameId>,
     /// On which trees are updated.
     threads: Arc<ThreadPool>,
+    /// Values on their own whose version is made, and not stored yet.
+    coming: RwLock<HashMap<[u8; 12], Bytes>>,
 }
 
 /// What was read.
@@ -44,7 +49,7 @@ enum Read {
 impl Pages {
     pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize, threads: Arc<ThreadPool>) -> Self {
         let frames = Arc::new(Frames::new(bytes_max));
-        Pages { engine, frames, hand: FrameId::FIRST.into(), threads }
+        Pages { engine, frames, hand: FrameId::FIRST.into(), threads, coming: RwLock::default() }
     }
 
     pub(super) fn frames(&self) -> &Arc<Frames> {
@@ -248,11 +253,41 @@ impl Pages {
 
     /// The bytes of a value that does not lie in a page.
     pub(crate) fn stored_value(&self, stored: &StoredValue) -> Result<Bytes, Error> {
-        let value = self.engine.get(Keyspace::Values, &stored.key())?;
+        let key = stored.key();
+        let value = match self.engine.get(Keyspace::Values, &key)? {
+            Some(value) => Some(value),
+            None => self.value_to_come(&key)?,
+        };
         let whole = |value: &Bytes| {
             value.len() == stored.length as usize && Digest::of(value).0 == stored.digest
         };
         value.filter(whole).ok_or(Error::Damaged(stored.damage()))
+    }
+
+    fn value_to_come(&self, key: &[u8; 12]) -> Result<Option<Bytes>, Error> {
+        let coming = self.coming.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        match coming {
+            Some(value) => Ok(Some(value)),
+            // It may have come since it was looked for.
+            None => Ok(self.engine.get(Keyspace::Values, key)?),
+        }
+    }
+
+    /// Lets a value be read before its version is stored.
+    pub(crate) fn expect_value(&self, stored: &StoredValue, value: Bytes) {
+        let mut coming = self.coming.write().unwrap_or_else(PoisonError::into_inner);
+        coming.insert(stored.key(), value);
+    }
+
+    /// The version of these values is stored.
+    pub(crate) fn values_have_come(&self, values: &[StoredValue]) {
+        if values.is_empty() {
+            return;
+        }
+        let mut coming = self.coming.write().unwrap_or_else(PoisonError::into_inner);
+        for stored in values {
+            coming.remove(&stored.key());
+        }
     }
 }
 

@@ -100,6 +100,22 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Votes for a result of any kind, as is its turn. What the ledger answers is for the caller to judge.
+    pub fn vote(&self, store: &Store, todo: &Assignment, result: &[u8]) -> Result<(), Error> {
+        let (ledger, place) = (store.ledger(), place(store, todo));
+        let (id, index, round, salt) =
+            (&todo.transition, todo.index, todo.round, self.salt(&place));
+        match todo.turn {
+            Turn::Pledge => ledger.pledge(id, index, round, &self.pledge(&place, result, &salt)),
+            Turn::Reveal { .. } => {
+                let result = Bytes::copy_from_slice(result);
+                ledger.reveal(id, index, round, &self.key(), salt, result)
+            }
+        }
+    }
+}
+
 pub fn place(store: &Store, todo: &Assignment) -> Place {
     let opened = store.finality(todo.opened).unwrap().header.clone();
     Place {
