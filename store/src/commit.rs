@@ -246,8 +246,8 @@ impl Committer {
     /// Takes the commits that can share the next version out of `waiting` and applies them to the tree.
     /// `None` if none could: each of those was answered.
     fn group(&mut self, waiting: &mut VecDeque<Job>) -> Result<Option<Group>, Error> {
-        let mut group =
-            Group::new(Version(self.header.version().0 + 1), self.shared.undo.bytes_max());
+        let version = Version(self.header.version().0 + 1);
+        let mut group = Group::new(version, self.tree.clone(), self.shared.undo.bytes_max());
         let (mut bytes, mut later, mut failed) = (0, VecDeque::new(), None);
         while let Some(Job { work, answer, pass }) = waiting.pop_front() {
             // What writes a key that a member writes waits, and so does all that came after it.
@@ -331,6 +331,7 @@ impl Committer {
         group.write(additions.writes, &self.shared.pages);
         group.tasks.extend(additions.tasks);
         group.batch.append(additions.batch);
+        group.applied.extend(additions.applied);
         group.opens |= step.opens();
         Ok(Joined::Member)
     }
@@ -375,9 +376,18 @@ impl Committer {
 
     /// Makes a group's version and sends it to be durable.
     fn finish(&mut self, group: Group, pass: Pass) {
-        let Group { version, mut batch, mut values, coming, mut writes, tasks, opens, answers } =
+        let Group { version, mut batch, mut values, coming, mut writes, tasks, answers, .. } =
             group;
-        if opens && let Err(error) = step::keep_registry(&self.joining(version), &mut batch) {
+        let joining = self.joining(version);
+        let registry = if group.opens { step::keep_registry(&joining, &mut batch) } else { Ok(()) };
+        let mut applied = group.applied.iter();
+        let kept = registry.and_then(|()| {
+            applied.try_for_each(|applied| {
+                step::keep_states(&joining, &group.before, applied, &mut batch)
+            })
+        });
+        drop(group.before);
+        if let Err(error) = kept {
             // The tree could not be read: nothing more can be built on it.
             self.shared.fail(&error);
             for answer in answers {

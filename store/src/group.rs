@@ -9,7 +9,7 @@ use crate::{
     Error,
     commit::{Answer, Work},
     engine::Batch,
-    ledger::step::Step,
+    ledger::step::{Applied, Step},
     record::StoredValue,
     tree::{Pages, Tree, Value, Write},
     version::Values,
@@ -25,15 +25,19 @@ pub(crate) struct Group {
     pub(crate) writes: Writes,
     /// The tasks tree.
     pub(crate) tasks: BTreeMap<Bytes, Bytes>,
+    /// The tree of the version before.
+    pub(crate) before: Tree,
+    /// What transitions in it write.
+    pub(crate) applied: Vec<Applied>,
     /// Whether a step in it opens a transition.
     pub(crate) opens: bool,
     pub(crate) answers: Vec<Answer>,
 }
 
 impl Group {
-    /// One for `version`, which tells what leads back to the version before, if that is allowed some bytes of memory and
-    /// takes no more.
-    pub(crate) fn new(version: Version, undo_bytes_max: Option<usize>) -> Self {
+    /// One for `version`, behind the version of the tree `before`, that nobody is in yet. It tells what leads back to that
+    /// one, if that is allowed some bytes of memory and takes no more.
+    pub(crate) fn new(version: Version, before: Tree, undo_bytes_max: Option<usize>) -> Self {
         let undo = undo_bytes_max.map(|bytes_max| (Vec::new(), bytes_max));
         Group {
             version,
@@ -42,6 +46,8 @@ impl Group {
             coming: Vec::new(),
             writes: Writes { undo, ..Writes::default() },
             tasks: BTreeMap::new(),
+            before,
+            applied: Vec::new(),
             opens: false,
             answers: Vec::new(),
         }

@@ -80,7 +80,8 @@ pub use keys::LogKey;
 pub use ledger::{
     Assignment, BLOB_BYTES_MAX, DRAWS_MAX, Equivocation, Ledger, Load, Node, OPEN_DRAWS_MAX,
     OPEN_MAX, OPEN_SPEC_BYTES_MAX, OPEN_TASKS_MAX, OwnFold, Progress, REGISTERED_MAX,
-    RESULT_BYTES_MAX, RESULTS_BYTES_MAX, Refusal, Stage, Submitted, TASKS_MAX, TaskProgress, Turn,
+    RESULT_BYTES_MAX, RESULTS_BYTES_MAX, Refusal, STATE_BYTES_MAX, Stage, Submitted, TASKS_MAX,
+    TaskProgress, Turn,
 };
 pub use options::{Options, Pruned};
 pub use retention::{Freed, Keep, Receipt, Retention};

@@ -22,7 +22,8 @@ use std::{
 };
 
 use anwansi_proofs::{
-    Digest, Draft, Finding, Input, Level, Policy, Spec, TransitionId, Version, record::Outcome,
+    Apply, Digest, Draft, Finding, Input, Level, Policy, Spec, TransitionId, Version,
+    record::Outcome,
 };
 use anwansi_store::{
     Commit, Error, Keep, LogKey, Options, Progress, Receipt, Refusal, Retention, Stage, Store,
@@ -214,9 +215,12 @@ impl World {
         self.horizon = self.horizon.max(Version((newest.0 + 1).saturating_sub(decided)));
         let dropped = self.known.iter().filter_map(Known::decided);
         let dropped = dropped.filter(|decided| *decided < self.horizon).count() as u64;
-        let receipt = self.store.prune(keep(decided)).unwrap();
+        // Now and then the versions go, too.
+        let last = NonZeroU64::new(self.random.u64(..4));
+        let versions = last.map(|last| Retention { last, every: None });
+        let receipt = self.store.prune(Keep { versions, ..keep(decided) }).unwrap();
         assert_eq!(receipt.transitions, dropped - self.dropped);
-        assert_eq!((receipt.oldest_decided, receipt.dropped), (self.horizon, 0));
+        assert_eq!(receipt.oldest_decided, self.horizon);
         self.dropped = dropped;
         receipt
     }
@@ -487,8 +491,9 @@ fn versions_and_decisions_are_kept_by_rules_of_their_own() {
     assert!(receipt.dropped > 0);
     assert_eq!((receipt.transitions, receipt.oldest_decided), (0, Version(0)));
     for known in &world.known[..5] {
-        let evidence = world.store.ledger().evidence(&known.id(), false).unwrap();
-        assert_eq!(evidence.check(&policy).unwrap().finding(Level::Agreement), Finding::Verified);
+        let gone = world.store.at(known.decided().unwrap());
+        assert!(matches!(gone, Err(Error::Pruned { .. })), "{gone:?}");
+        is_whole(&world.store, &policy, known.decided.as_ref().unwrap());
     }
     // Both at once.
     run(&world.store, &world.nodes, &world.uptime, &world.known[5].id());
@@ -506,6 +511,46 @@ fn versions_and_decisions_are_kept_by_rules_of_their_own() {
     world.store.prune(keep(1000)).unwrap();
     assert_eq!(world.store.ledger().oldest(), receipt.oldest_decided);
     is_clean(&world.store);
+}
+
+#[test]
+fn proof_of_a_state_that_is_too_long_goes_with_its_version() {
+    let uptime = Uptime::default();
+    let store = open(Arc::new(Memory::new()), &uptime);
+    let nodes = (0..3).map(|number| Node::new(number, Habit::Honest)).collect::<Vec<_>>();
+    join(&store, &nodes);
+    let policy = Policy::of_log(store.vkey().clone()).unwrap();
+    // As much as a result may be, in as many tasks as are too many; and in one less.
+    let result = |input: &[u8]| format!("\"{}{}\"", "x".repeat((1 << 20) - 3), input.len() % 10);
+    for (tasks, is_kept) in [(7, true), (8, false)] {
+        let inputs = (1..=tasks).map(|length| Input::Data(vec![b'x'; length])).collect();
+        let (fold, apply) = ("list".into(), Apply::Replace);
+        let spec = Spec::new(&Draft { inputs, fold, apply, ..draft("", &[]) }).unwrap();
+        store.ledger().submit(spec.bytes()).unwrap();
+        let stuck = Instant::now() + Duration::from_secs(60);
+        while store.ledger().progress(&spec.id()).unwrap().decided.is_none() {
+            assert!(Instant::now() < stuck);
+            for node in &nodes {
+                for todo in store.ledger().assignments(&node.key(), &[]) {
+                    let Input::Data(input) = &todo.input else { unreachable!() };
+                    node.vote(&store, &todo, result(input).as_bytes()).unwrap();
+                }
+            }
+        }
+        let progress = store.ledger().progress(&spec.id()).unwrap();
+        assert_eq!(progress.decided.unwrap().1, Outcome::Applied, "{:?}", progress.reason);
+        is_whole(&store, &policy, &progress);
+        fill(&store);
+        store.prune(&Retention { last: NonZeroU64::MIN, every: None }).unwrap();
+        if is_kept {
+            is_whole(&store, &policy, &progress);
+        } else {
+            let gone = store.ledger().evidence(&spec.id(), true);
+            assert!(matches!(gone, Err(Error::Pruned { .. })), "{gone:?}");
+            store.ledger().evidence(&spec.id(), false).unwrap();
+        }
+        is_clean(&store);
+    }
 }
 
 #[test]

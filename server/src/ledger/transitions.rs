@@ -147,7 +147,7 @@ pub(crate) async fn spec(
     (status = 400, description = "`malformed`", body = ProblemDocument),
     (status = 404, description = "`unknown-transition`", body = ProblemDocument),
     (status = 409, description = "`not-decided`", body = ProblemDocument),
-    (status = 410, description = "`pruned`: it was decided before `oldest_decided` of /v1/info, or, with results, in a version that is not kept", body = ProblemDocument),
+    (status = 410, description = "`pruned`: it was decided before `oldest_decided` of /v1/info, or, with results and if it wrote more than 8 MiB, in a version that is not kept", body = ProblemDocument),
     (status = 503, description = "`too-busy`, `timeout`", body = ProblemDocument),
 ))]
 pub(crate) async fn evidence(

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, ops::Bound::Unbounded};
 
-use anwansi_proofs::{Digest, TransitionId, Version};
+use anwansi_proofs::{Apply, Digest, Proof, Spec, TransitionId, Version, record::Outcome};
 
 use super::{
     Desk,
     book::inputs,
     dropped::{Need, needs_registry},
     evidence,
-    journal::{self, About},
+    journal::{self, About, Moment},
     read_spec, registry, replay,
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     engine::{Direction, Engine, Keyspace},
     snapshot,
     tree::Pages,
+    version,
 };
 
 /// Checks everything that the ledger keeps, as of the newest version, and counts what is left of what it does not keep;
@@ -148,7 +149,7 @@ impl<F: FnMut(Result<(), Error>) -> Result<(), Error>> Check<'_, F> {
         }
         let (open, _) = replay(self.engine, id)?;
         let tasks = snapshot::tasks(self.engine, self.pages, decided)?;
-        let (_, records) = evidence::records(&tasks, id, decided)?;
+        let (outcome, records) = evidence::records(&tasks, id, decided)?;
         let same = records.len() == open.tasks.len()
             && open
                 .tasks
@@ -161,6 +162,9 @@ impl<F: FnMut(Result<(), Error>) -> Result<(), Error>> Check<'_, F> {
         let results = records.iter().flat_map(|record| {
             record.digest.into_iter().chain(record.dissent.iter().map(|(digest, _)| *digest))
         });
+        if outcome == Outcome::Applied {
+            self.states(&spec, decided)?;
+        }
         self.blobs.named.extend(results.clone());
         // What is named by no decision, and no input, goes when an older one that names it is dropped.
         for digest in results.chain(inputs(&spec)) {
@@ -168,6 +172,22 @@ impl<F: FnMut(Result<(), Error>) -> Result<(), Error>> Check<'_, F> {
                 || journal::named(self.engine, &digest)?.is_some_and(|last| last >= decided);
             if !is_kept {
                 return Err(Error::Damaged(Damage::Blob(digest)));
+            }
+        }
+        Ok(())
+    }
+
+    /// That the proofs which are kept of what a transition wrote are proofs of those states.
+    fn states(&self, spec: &Spec, decided: Version) -> Result<(), Error> {
+        let id = spec.id();
+        let before = (Moment::Before, Version(decided.0 - 1));
+        let before = (spec.apply == Apply::Add).then_some(before);
+        for (moment, version) in before.into_iter().chain([(Moment::After, decided)]) {
+            let Some(proof) = journal::state(self.engine, &id, moment)? else { continue };
+            let root = version::read(self.engine, version)?.0.state();
+            let shown = Proof::decode(&proof).and_then(|proof| proof.verify(&root));
+            if shown.is_err() {
+                return Err(Error::Damaged(Damage::Transition(id)));
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::{
     book::{Ending, Open, inputs},
     fold::Folding,
     journal,
-    step::{Additions, Joining},
+    step::{Additions, Applied, Joining},
     task::{Deed, Phase},
 };
 use crate::{COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Damage, Error, engine::Engine, record};
@@ -161,6 +161,7 @@ impl Decision {
             Effect::Value { digest, folding, members, .. } => {
                 match written(&self.spec, folding, members, version)? {
                     Ok(writes) => {
+                        additions.applied = Some(applied(&self.spec, &writes));
                         additions.writes.extend(writes);
                         (Outcome::Applied, Some(*digest), None)
                     }
@@ -303,6 +304,14 @@ fn written(
         writes.push((key.clone(), Some(Bytes::from(value))));
     }
     Ok(Ok(writes))
+}
+
+/// What is kept of the state with a transition that makes these writes.
+fn applied(spec: &Spec, writes: &[(Bytes, Option<Bytes>)]) -> Applied {
+    let length =
+        |(key, value): &(Bytes, Option<Bytes>)| key.len() + value.as_ref().map_or(0, Bytes::len);
+    let keys = writes.iter().map(|(key, _)| key.clone()).collect();
+    Applied { id: spec.id(), apply: spec.apply, keys, bytes: writes.iter().map(length).sum() }
 }
 
 /// What each node did in the rounds that ended. Votes count for or against it only where a task became

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{
     Ledger, Refusal,
     fold::Folding,
-    journal::{self, Fact, Reveal},
+    journal::{self, Fact, Moment, Reveal},
     read_spec,
 };
 use crate::{
@@ -29,8 +29,8 @@ type Votes = BTreeMap<u32, Vec<Vote>>;
 /// What is to be shown of a version.
 #[derive(Default)]
 struct Shown {
-    /// The keys of the state that the transition writes.
-    written: Option<Question>,
+    /// The keys of the state that the transition writes, before or after that.
+    written: Option<(Moment, Question)>,
     /// All nodes that were registered.
     registry: bool,
     /// Keys of the tasks tree.
@@ -44,7 +44,8 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// [`Refusal::UnknownTransition`], [`Refusal::NotDecided`], [`Refusal::Dropped`]; those of storage, and those
-    /// of [`Store::at`](crate::Store::at) for the states before and after the decision.
+    /// of [`Store::at`](crate::Store::at) for the states before and after the decision, where what it wrote is so much
+    /// that a proof of it was not kept: more than [`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX).
     pub fn evidence(&self, id: &TransitionId, outputs: bool) -> Result<Evidence, Error> {
         self.if_kept(id, self.read_evidence(id, outputs))
     }
@@ -65,9 +66,10 @@ impl Ledger<'_> {
         let outputs = if outputs { Some(self.outputs(&records)?) } else { None };
         if let (Some(outputs), Outcome::Applied) = (&outputs, outcome) {
             let written = written(&spec, &records, outputs);
-            main.written = Some(written.clone());
+            main.written = Some((Moment::After, written.clone()));
             if spec.apply == Apply::Add {
-                shown.entry(Version(decided.0 - 1)).or_default().written = Some(written);
+                let before = shown.entry(Version(decided.0 - 1)).or_default();
+                before.written = Some((Moment::Before, written));
             }
         }
         let opening = shown.entry(Version(kept.opened)).or_default();
@@ -79,7 +81,9 @@ impl Ledger<'_> {
                 *question = Some(question.take().unwrap_or_default().key(&key));
             }
         }
-        let parts = shown.iter().map(|(version, shown)| self.part(&published, *version, shown));
+        let part =
+            |(version, shown): (&Version, &Shown)| self.part(&published, id, *version, shown);
+        let parts = shown.iter().map(part);
         let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
         let main = parts.pop().expect("the deciding version is the newest of them");
 
@@ -92,16 +96,28 @@ impl Ledger<'_> {
     }
 
     /// A version with what is to be shown of it, under one checkpoint.
-    fn part(&self, published: &Published, version: Version, shown: &Shown) -> Result<Part, Error> {
+    fn part(
+        &self,
+        published: &Published,
+        id: &TransitionId,
+        version: Version,
+        shown: &Shown,
+    ) -> Result<Part, Error> {
         let finality = published.finality(version)?;
         let state = match (&shown.written, shown.registry) {
             // Kept with the transition, for when the version itself is gone.
             (None, true) => Some(journal::registry(self.engine(), version)?.into()),
             (None, false) => None,
-            (Some(question), registry) => {
-                let question = question.clone();
-                let question = if registry { question.prefix(NODE_PREFIX) } else { question };
-                Some(self.store.at(version)?.prove(Which::State, &question)?)
+            (Some((moment, question)), registry) => {
+                let kept = journal::state(self.engine(), id, *moment)?;
+                let state = if let Some(proof) = kept.filter(|_| !registry) {
+                    proof.into()
+                } else {
+                    let question = question.clone();
+                    let question = if registry { question.prefix(NODE_PREFIX) } else { question };
+                    self.store.at(version)?.prove(Which::State, &question)?
+                };
+                Some(state)
             }
         };
         let tasks = match &shown.tasks {

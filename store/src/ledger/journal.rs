@@ -11,6 +11,8 @@
 //!           7, id, task, round                Ended
 //!           8, id                             there while the transition is not decided
 //!           9, version, id                    there from its decision in that version until it is dropped
+//!           10, id                            what was applied: a proof of the keys written, in the deciding version
+//!           11, id                            what was added to: the same of the version before
 //! Blobs     0, digest                         the content
 //!           1, digest                         Readable: from which version on anyone may read it
 //!           2, digest                         Named: the newest version whose decisions name it
@@ -44,6 +46,8 @@ const BAD_REVEAL: u8 = 6;
 const ENDED: u8 = 7;
 const OPEN: u8 = 8;
 const DECIDED: u8 = 9;
+const STATE_AFTER: u8 = 10;
+const STATE_BEFORE: u8 = 11;
 
 /// A round of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +76,56 @@ pub(crate) struct Reveal {
 
 pub(crate) fn put_registry(batch: &mut Batch, version: Version, proof: Vec<u8>) {
     batch.put(Keyspace::Ledger, registry_key(version), proof);
+}
+
+/// One of the two states around a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// That of the version before.
+    Before,
+    /// That of the deciding version.
+    After,
+}
+
+impl Moment {
+    fn tag(self) -> u8 {
+        match self {
+            Moment::Before => STATE_BEFORE,
+            Moment::After => STATE_AFTER,
+        }
+    }
+}
+
+/// Leads a proof of a state that is kept, and stands alone for one that is not.
+const PROOF_KEPT: u8 = 1;
+const PROOF_LEFT_OUT: u8 = 0;
+
+/// Keeps a proof of what a transition has changed, at that moment; or notes that there is none, because it is too long.
+pub(crate) fn put_state(
+    batch: &mut Batch,
+    id: &TransitionId,
+    moment: Moment,
+    proof: Option<Vec<u8>>,
+) {
+    let value = proof.map_or(vec![PROOF_LEFT_OUT], |mut proof| {
+        proof.insert(0, PROOF_KEPT);
+        proof
+    });
+    batch.put(Keyspace::Ledger, key(moment.tag(), id), value);
+}
+
+/// The proof of what an applied transition has changed, at that moment; `None` if it was too long to be kept.
+pub(crate) fn state(
+    engine: &dyn Engine,
+    id: &TransitionId,
+    moment: Moment,
+) -> Result<Option<Bytes>, Error> {
+    let value = engine.get(Keyspace::Ledger, &key(moment.tag(), id))?;
+    match value.as_deref() {
+        Some([PROOF_LEFT_OUT]) => Ok(None),
+        Some([PROOF_KEPT, ..]) => Ok(value.map(|value| value.slice(1..))),
+        _ => Err(Error::Damaged(Damage::Transition(*id))),
+    }
 }
 
 pub(crate) fn put_spec(batch: &mut Batch, id: &TransitionId, spec: &[u8]) {
@@ -177,7 +231,7 @@ impl About {
         let id = TransitionId(Digest(*rest.first_chunk()?));
         let is_whole = match tag {
             TRANSITION if rest.len() == Digest::LEN => return Some(About::Transition(id)),
-            SPEC => rest.len() == Digest::LEN,
+            SPEC | STATE_AFTER | STATE_BEFORE => rest.len() == Digest::LEN,
             OPEN => rest.len() == Digest::LEN && value.is_empty(),
             PLEDGED..=ENDED => read_key(key).is_some(),
             _ => false,
@@ -434,13 +488,14 @@ pub(crate) fn reveals(
     })
 }
 
-/// The keys of all else that happened to the tasks of a transition.
+/// The keys of all else that happened to the tasks of a transition, and to the state.
 pub(crate) fn fact_keys(
     engine: &dyn Engine,
     id: &TransitionId,
 ) -> impl Iterator<Item = Result<Bytes, Error>> {
     let scan = |tag| scan_prefix(engine, Keyspace::Ledger, &key(tag, id));
-    let facts = [PLEDGED, CLOSED, BAD_REVEAL, ENDED].map(scan).into_iter().flatten();
+    let tags = [PLEDGED, CLOSED, BAD_REVEAL, ENDED, STATE_AFTER, STATE_BEFORE];
+    let facts = tags.map(scan).into_iter().flatten();
     facts.map(|entry| Ok(entry?.0))
 }
 

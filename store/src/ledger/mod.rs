@@ -51,6 +51,7 @@ pub use self::{
     fold::OwnFold,
     nodes::Node,
     refusal::Refusal,
+    step::STATE_BYTES_MAX,
     submit::Submitted,
     view::{Assignment, Equivocation, Load, Progress, Stage, TaskProgress, Turn},
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anwansi_proofs::{
-    NodeKey, Pledge, Question, Spec, Version,
+    Apply, NodeKey, Pledge, Question, Spec, TransitionId, Version,
     path::after_prefix,
     pledges_root, prove,
     record::{ClosingRecord, OpenRecord, closing_key},
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     REGISTERED_MAX, Refusal,
     decide::Decision,
-    journal::{self, RoundId},
+    journal::{self, Moment, RoundId},
 };
 use crate::{
     Error,
@@ -22,6 +22,10 @@ use crate::{
     record,
     tree::{Pages, Source, Tree},
 };
+
+/// The longest proof of what a transition has written that is kept with it, in bytes. What evidence shows of the state is
+/// otherwise made from its version, as long as that is kept.
+pub const STATE_BYTES_MAX: usize = 8 << 20;
 
 /// A step of the ledger that needs a version.
 pub(crate) enum Step {
@@ -57,6 +61,17 @@ pub(crate) struct Additions {
     pub(crate) tasks: Vec<(Bytes, Bytes)>,
     /// To what the ledger keeps.
     pub(crate) batch: Batch,
+    /// What is to be shown of the state, once it is made.
+    pub(crate) applied: Option<Applied>,
+}
+
+/// What a transition has written to the state.
+pub(crate) struct Applied {
+    pub(crate) id: TransitionId,
+    pub(crate) apply: Apply,
+    pub(crate) keys: Vec<Bytes>,
+    /// Of keys and values together.
+    pub(crate) bytes: usize,
 }
 
 impl Step {
@@ -126,6 +141,30 @@ pub(crate) fn keep_registry(version: &Joining<'_>, batch: &mut Batch) -> Result<
     let question = Question::default().prefix(NODE_PREFIX);
     journal::put_registry(batch, version.version, prove(&source, &question)?);
     Ok(())
+}
+
+/// Puts proofs of what a transition has written into the batch of its version: evidence can then be given when the version
+/// itself is gone. `before` is the tree of the version before.
+pub(crate) fn keep_states(
+    version: &Joining<'_>,
+    before: &Tree,
+    applied: &Applied,
+    batch: &mut Batch,
+) -> Result<(), Error> {
+    let Applied { id, apply, keys, bytes } = applied;
+    let question = keys.iter().fold(Question::default(), |question, key| question.key(key));
+    let mut keep = |moment, tree| {
+        let source = Source { tree, pages: version.pages };
+        let proof = if *bytes <= STATE_BYTES_MAX { Some(prove(&source, &question)?) } else { None };
+        let proof = proof.filter(|proof| proof.len() <= STATE_BYTES_MAX);
+        journal::put_state(batch, id, moment, proof);
+        Ok(())
+    };
+    keep(Moment::After, version.tree)?;
+    match apply {
+        Apply::Add => keep(Moment::Before, before),
+        Apply::Replace => Ok(()),
+    }
 }
 
 fn open(spec: &Spec, version: &Joining<'_>, additions: &mut Additions) -> Result<(), Error> {
