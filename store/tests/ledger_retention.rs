@@ -554,6 +554,35 @@ fn proof_of_a_state_that_is_too_long_goes_with_its_version() {
 }
 
 #[test]
+fn result_of_a_task_that_ended_stays_when_its_older_owner_is_dropped() {
+    let uptime = Uptime::default();
+    let store = open(Arc::new(Memory::new()), &uptime);
+    let nodes = (0..3).map(|number| Node::new(number, Habit::Honest)).collect::<Vec<_>>();
+    join(&store, &nodes);
+    let first = machine::submit(&store, &draft("first", &["one"]));
+    run(&store, &nodes, &uptime, &first);
+    // One of its tasks has the same result, and the other one keeps it open.
+    let second = machine::submit(&store, &draft("second", &["two", "sixsix"]));
+    let stuck = Instant::now() + Duration::from_secs(30);
+    while store.ledger().progress(&second).unwrap().tasks[0].stage != Stage::Ended {
+        assert!(Instant::now() < stuck);
+        for node in &nodes {
+            for todo in store.ledger().assignments(&node.key(), &[]) {
+                if todo.index == 0 {
+                    node.act(&store, &todo);
+                }
+            }
+        }
+    }
+    fill(&store);
+    assert_eq!(store.prune(keep(1)).unwrap().transitions, 1);
+    let progress = run(&store, &nodes, &uptime, &second);
+    assert_eq!(progress.decided.unwrap().1, Outcome::Applied, "{:?}", progress.reason);
+    is_whole(&store, &Policy::of_log(store.vkey().clone()).unwrap(), &progress);
+    is_clean(&store);
+}
+
+#[test]
 fn late_votes_for_a_dropped_transition_are_too_late() {
     let mut world = World::new(Arc::new(Memory::new()), 1);
     let spec = Spec::new(&draft("", &["one"])).unwrap();
