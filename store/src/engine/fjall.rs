@@ -117,6 +117,13 @@ impl Engine for Fjall {
         // A crash here leaves any of the entries.
     }
 
+    // Tables that were dropped are deleted with the lists that named them, whenever some memtable is rotated; and a
+    // journal when no memtable is older. Empty ones are left.
+    fn reclaim(&self) -> Result<(), EngineError> {
+        let rotate = |space: &fjall::Keyspace| space.rotate_memtable().map(drop);
+        self.spaces.iter().try_for_each(rotate).map_err(error("rotating a memtable"))
+    }
+
     // Straight into tables, each synced when it is full: what goes through the journal is written twice.
     fn ingest(&self, space: Keyspace) -> Result<Option<Ingest<'_>>, EngineError> {
         let tables = self.space(space).start_ingestion().map_err(error("beginning a table"))?;

@@ -145,6 +145,14 @@ pub trait Engine: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Gives back to the file system what [`discard`](Engine::discard) has freed, as far as readers let it.
+    ///
+    /// # Errors
+    /// See [`Engine`].
+    fn reclaim(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Returns the engine's name, the scheme of its URL.
     fn name(&self) -> &'static str;
 

@@ -197,6 +197,9 @@ impl<'a> Sweep<'a> {
     /// Deletes what nothing needs any more. What is kept was decided on before.
     pub(crate) fn run(mut self) -> Result<Swept, Error> {
         self.swept.is_ended = !self.all()?;
+        if self.swept.changes.count > 0 || self.swept.pages.count > 0 {
+            self.engine.reclaim()?;
+        }
         Ok(self.swept)
     }
 
