@@ -94,8 +94,8 @@ pub(crate) struct Writes {
     /// Bytes of the pages that these replaced, and the values on their own.
     replaced: usize,
     replaced_values: Vec<StoredValue>,
-    /// What leads back from each of them to the one before, if that is asked for, and the memory that is left for it.
-    undo: Option<(Vec<Write>, usize)>,
+    /// What leads back from each of them to the one before, if that is asked for, and the bytes that are left for it.
+    undo: Option<(Vec<u8>, usize)>,
     /// The keys of the first `indexed` runs.
     keys: HashSet<Bytes>,
     indexed: usize,
@@ -126,9 +126,9 @@ impl Writes {
             Some((mut undo, left)) => {
                 let (next, back) = tree.update_undoably(pages, writes, left)?;
                 self.undo = back.map(|back| {
-                    let taken = back.iter().map(Write::memory).sum::<usize>();
+                    let left = left - back.len();
                     undo.extend(back);
-                    (undo, left - taken)
+                    (undo, left)
                 });
                 next
             }
@@ -149,8 +149,8 @@ impl Writes {
         std::mem::take(&mut self.replaced_values)
     }
 
-    /// The writes that lead back to the version before, one step behind the other, if they were asked for.
-    pub(crate) fn take_undo(&mut self) -> Option<Vec<Write>> {
+    /// What leads back to the version before, one step behind the other, if that was asked for.
+    pub(crate) fn take_undo(&mut self) -> Option<Vec<u8>> {
         self.undo.take().map(|(undo, _)| undo)
     }
 

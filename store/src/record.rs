@@ -31,6 +31,24 @@ pub(crate) trait Record {
     const KIND: u8;
 }
 
+/// Appends a change to others in memory. [`changes`] reads them.
+pub(crate) fn append_change(bytes: &mut Vec<u8>, change: &Change<'_>) {
+    wincode::serialize_into(bytes, change).expect("memory takes all that is written");
+}
+
+/// The changes that were appended one behind the other.
+pub(crate) fn changes(mut bytes: &[u8]) -> impl Iterator<Item = Change<'_>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let change: Change<'_> = wincode::deserialize(bytes).expect("it was written so");
+        let length = wincode::serialized_size(&change).expect("it can be written");
+        bytes = &bytes[usize::try_from(length).expect("it is in memory")..];
+        Some(change)
+    })
+}
+
 /// The bytes of `record`.
 pub(crate) fn encode<T: Record + SchemaWrite<DefaultConfig, Src = T>>(record: &T) -> Vec<u8> {
     let length = wincode::serialized_size(record).expect("it can be written");

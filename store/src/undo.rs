@@ -11,13 +11,13 @@ use std::{
 
 use anwansi_proofs::Version;
 
-use crate::{Retention, group::merge, tree::Write};
+use crate::{Retention, group::merge, record, tree::Write};
 
 /// The undo of the newest versions.
 #[derive(Debug)]
 pub(crate) struct Undo {
     newest: Mutex<Newest>,
-    /// The memory that they may take together, about, in bytes.
+    /// The bytes of memory that they may take together.
     bytes_max: usize,
     /// How many there may be at least.
     count_min: u64,
@@ -36,21 +36,26 @@ struct Newest {
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) version: Version,
-    /// As they were found: of several writes to one key the first one counts.
-    writes: Arc<Vec<Write>>,
-    bytes: usize,
+    /// Changes, one behind the other, as they were found: of several for one key the first one counts.
+    changes: Arc<Vec<u8>>,
 }
 
 impl Step {
-    fn new(version: Version, writes: Vec<Write>) -> Self {
-        let spare = (writes.capacity() - writes.len()) * size_of::<Write>();
-        let bytes = size_of::<Self>() + spare + writes.iter().map(Write::memory).sum::<usize>();
-        Step { version, writes: writes.into(), bytes }
+    fn new(version: Version, mut changes: Vec<u8>) -> Self {
+        changes.shrink_to_fit();
+        Step { version, changes: changes.into() }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.changes.len()
     }
 
     /// The writes, in key order.
     pub(crate) fn writes(&self) -> Vec<Write> {
-        merge(self.writes.iter().rev().cloned().collect())
+        let write = |change| Write::from_record(&change).expect("it was in a tree");
+        let mut writes = record::changes(&self.changes).map(write).collect::<Vec<_>>();
+        writes.reverse();
+        merge(writes)
     }
 }
 
@@ -84,19 +89,19 @@ impl Undo {
 
     /// Takes what leads back from the newest version, if that is known. Gives what is kept no longer, for whoever has the
     /// time to drop it.
-    pub(crate) fn push(&self, version: Version, writes: Option<Vec<Write>>) -> Vec<Step> {
+    pub(crate) fn push(&self, version: Version, changes: Option<Vec<u8>>) -> Vec<Step> {
         let mut newest = self.newest();
-        let Some(writes) = writes else {
+        let Some(changes) = changes else {
             newest.bytes = 0;
             return newest.steps.drain(..).collect();
         };
-        let step = Step::new(version, writes);
-        newest.bytes += step.bytes;
+        let step = Step::new(version, changes);
+        newest.bytes += step.bytes();
         newest.steps.push_back(step);
         let mut gone = Vec::new();
         while newest.steps.len() as u64 > newest.count_max || newest.bytes > self.bytes_max {
             let Some(step) = newest.steps.pop_front() else { break };
-            newest.bytes -= step.bytes;
+            newest.bytes -= step.bytes();
             gone.push(step);
         }
         gone
@@ -128,8 +133,13 @@ mod tests {
         tree::{Pages, Tree, Value},
     };
 
-    fn write(key: &'static [u8], value: &'static [u8]) -> Write {
-        Write { key: key.into(), value: Some(Value::Inline(value.into())) }
+    fn changes(changes: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (key, value) in changes {
+            let value = Some(record::Value::Inline(value));
+            record::append_change(&mut bytes, &record::Change { key, value });
+        }
+        bytes
     }
 
     fn versions(undo: &Undo, version: u64) -> Vec<u64> {
@@ -146,7 +156,7 @@ mod tests {
         };
         assert_eq!([undo.bytes_max(), keep(4, 1), keep(4, 2)], [None, None, Some(10_000)]);
         for version in 1..=5 {
-            undo.push(Version(version), Some(vec![write(b"key", b"value")]));
+            undo.push(Version(version), Some(changes(&[(b"key", b"value")])));
         }
         assert_eq!(versions(&undo, 5), [3, 4, 5]);
         assert_eq!(versions(&undo, 4), [3, 4]);
@@ -155,7 +165,7 @@ mod tests {
         undo.push(Version(6), None);
         undo.push(Version(7), Some(Vec::new()));
         assert_eq!(versions(&undo, 7), [7]);
-        undo.push(Version(8), Some(vec![write(b"key", &[7; 10_000])]));
+        undo.push(Version(8), Some(changes(&[(b"key", &[7; 10_000])])));
         assert_eq!(versions(&undo, 8), [0; 0]);
         assert_eq!(keep(1, 0), None);
         undo.push(Version(9), Some(Vec::new()));
@@ -204,6 +214,13 @@ mod tests {
         }
     }
 
+    /// What undoes a write to a new key.
+    fn changes_of(write: &Write) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record::append_change(&mut bytes, &record::Change { key: &write.key, value: None });
+        bytes
+    }
+
     #[test]
     fn undo_that_takes_too_much_memory_is_not_gathered() {
         let pages = Pages::on_two_threads(Arc::new(Memory::new()), 1 << 20);
@@ -212,7 +229,7 @@ mod tests {
             value: Some(Value::Inline(vec![1; 10].into())),
         });
         let writes = writes.collect::<Vec<_>>();
-        let bytes = writes.iter().map(|write| size_of::<Write>() + write.key.len()).sum::<usize>();
+        let bytes = writes.iter().map(|write| changes_of(write).len()).sum::<usize>();
         for (bytes_max, is_there) in [(bytes, true), (bytes - 1, false), (0, false)] {
             let (_, undo) = Tree::default().update_undoably(&pages, &writes, bytes_max).unwrap();
             assert_eq!(undo.is_some(), is_there, "{bytes_max}");
@@ -221,8 +238,8 @@ mod tests {
 
     #[test]
     fn first_of_several_writes_to_a_key_leads_back() {
-        let writes = vec![write(b"b", b"before"), write(b"a", b"first"), write(b"b", b"between")];
-        let writes = Step::new(Version(1), writes).writes();
+        let changes = changes(&[(b"b", b"before"), (b"a", b"first"), (b"b", b"between")]);
+        let writes = Step::new(Version(1), changes).writes();
         let keys = writes.iter().map(|write| &write.key[..]).collect::<Vec<_>>();
         assert_eq!(keys, [b"a", b"b"]);
         assert!(matches!(&writes[1].value, Some(Value::Inline(value)) if value == "before"));

@@ -147,17 +147,13 @@ pub(crate) fn read_undo(engine: &dyn Engine, version: Version) -> Result<Vec<Wri
 fn read_chunk(bytes: &[u8], damage: Damage, writes: &mut Vec<Write>) -> Result<(), Error> {
     let damaged = || Error::Damaged(damage);
     let chunk: record::Chunk<'_> = decode(bytes, damage)?;
-    for record::Change { key, value } in &chunk.changes {
-        let value = match value {
-            Some(value) => Some(Value::from_record(value).ok_or_else(damaged)?),
-            None => None,
-        };
-        let key = Bytes::copy_from_slice(key);
-        let ascends = writes.last().is_none_or(|last| last.key < key);
-        if !ascends || !anwansi_proofs::path::is_key(&key) {
+    for change in &chunk.changes {
+        let write = Write::from_record(change).ok_or_else(damaged)?;
+        let ascends = writes.last().is_none_or(|last| last.key < write.key);
+        if !ascends || !anwansi_proofs::path::is_key(&write.key) {
             return Err(damaged());
         }
-        writes.push(Write { key, value });
+        writes.push(write);
     }
     Ok(())
 }

@@ -17,10 +17,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use bytes::Bytes;
-
-use super::{FrameId, Page, PageId, Pages, Value, Write, frames::Frames, memory::Spare};
-use crate::{Error, record::StoredValue};
+use super::{FrameId, Page, PageId, Pages, frames::Frames, memory::Spare};
+use crate::{
+    Error,
+    record::{self, StoredValue},
+};
 
 /// Trees that follow one another.
 #[derive(Debug)]
@@ -209,7 +210,7 @@ pub(super) struct Draft<'a> {
     shares: Vec<Share>,
     /// How many free frames, and how much memory of one size, are taken at once.
     taken: usize,
-    /// In how many bytes of memory it is noted what the keys that are written had before, if it is.
+    /// In how many bytes it is noted what the keys that are written had before, if it is.
     undo_bytes_max: Option<usize>,
     finished: bool,
 }
@@ -232,9 +233,9 @@ struct Done {
     replaced_bytes: usize,
     /// The values on their own that it has no more need of.
     replaced_values: Vec<StoredValue>,
-    /// What leads back to the tree before, in no order, and the memory that it takes; nothing, once it was too much.
-    undo: Vec<Write>,
-    undo_bytes: usize,
+    /// What leads back to the tree before, in no order; or nothing, since it was too much.
+    undo: Vec<u8>,
+    is_too_much: bool,
 }
 
 /// How many free frames, and memory for how many pages of one size, a thread takes at once, at most.
@@ -252,7 +253,7 @@ impl<'a> Draft<'a> {
         Draft { pages, number, lineage, shares, taken, undo_bytes_max: None, finished: false }
     }
 
-    /// The same, which is going to tell what leads back, if that takes no more than so many bytes of memory.
+    /// The same, which is going to tell what leads back, if that takes no more than so many bytes.
     pub(super) fn undoable(mut self, bytes_max: usize) -> Self {
         self.undo_bytes_max = Some(bytes_max);
         self
@@ -326,17 +327,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Notes what a key that is written has in the tree before.
-    pub(super) fn undo(&self, key: &Bytes, before: impl FnOnce() -> Option<Value>) {
+    pub(super) fn undo(&self, key: &[u8], before: Option<record::Value<'_>>) {
         let Some(bytes_max) = self.undo_bytes_max else { return };
         let mut share = self.share();
-        if share.undo_bytes <= bytes_max {
-            // Of its own: what it was given in may be a part of something larger.
-            let key = Bytes::copy_from_slice(key);
-            let write = Write { key, value: before() };
-            share.undo_bytes += write.memory();
-            share.undo.push(write);
-            if share.undo_bytes > bytes_max {
-                share.undo = Vec::new();
+        if !share.is_too_much {
+            record::append_change(&mut share.undo, &record::Change { key, value: before });
+            if share.undo.len() > bytes_max {
+                (share.undo, share.is_too_much) = (Vec::new(), true);
             }
         }
     }
@@ -353,16 +350,21 @@ impl<'a> Draft<'a> {
     }
 
     /// Finishes the tree, whose top page is in the frame `top`. Gives also what leads back, if that was asked for
-    /// and is not too much.
-    pub(super) fn finish(mut self, top: Option<FrameId>) -> (Arc<Lease>, Option<Vec<Write>>) {
+    /// and is not too much: changes, one behind the other.
+    pub(super) fn finish(mut self, top: Option<FrameId>) -> (Arc<Lease>, Option<Vec<u8>>) {
         self.finished = true;
-        let (mut replaced, mut replaced_values, mut undo) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut made_bytes, mut replaced_bytes, mut undo_bytes) = (0, 0, 0);
+        let (mut replaced, mut replaced_values) = (Vec::new(), Vec::new());
+        let (mut made_bytes, mut replaced_bytes) = (0, 0);
+        let mut undo = self.undo_bytes_max.map(|_| Vec::new());
         for done in self.end() {
             replaced.extend(done.replaced);
             replaced_values.extend(done.replaced_values);
-            undo.extend(done.undo);
-            undo_bytes += done.undo_bytes;
+            match &mut undo {
+                Some(_) if done.is_too_much => undo = None,
+                Some(undo) if undo.is_empty() => *undo = done.undo,
+                Some(undo) => undo.extend(done.undo),
+                None => {}
+            }
             made_bytes += done.made_bytes;
             replaced_bytes += done.replaced_bytes;
         }
@@ -377,8 +379,8 @@ impl<'a> Draft<'a> {
         let (number, lineage, top_page) = (self.number, self.lineage.clone(), OnceLock::new());
         let lease =
             Lease { number, top, top_page, made_bytes, replaced_bytes, replaced_values, lineage };
-        let is_undoable = self.undo_bytes_max.is_some_and(|bytes_max| undo_bytes <= bytes_max);
-        (lease.into(), is_undoable.then_some(undo))
+        let fits = |undo: &Vec<u8>| self.undo_bytes_max.is_some_and(|max| undo.len() <= max);
+        (lease.into(), undo.filter(fits))
     }
 }
 

@@ -50,14 +50,6 @@ pub(crate) struct Child {
 }
 
 impl Value {
-    /// The same, in memory of its own.
-    pub(super) fn copied(&self) -> Self {
-        match self {
-            Value::Inline(value) => Value::Inline(Bytes::copy_from_slice(value)),
-            Value::Stored(stored) => Value::Stored(*stored),
-        }
-    }
-
     pub(crate) fn digest(&self) -> Digest {
         match self {
             Value::Inline(value) => Digest::of(value),

@@ -30,18 +30,18 @@ impl Write {
         self.key.len() + self.value.as_ref().map_or(0, Value::length)
     }
 
-    /// What it takes in memory, about, in bytes: values on their own are not there.
-    pub(crate) fn memory(&self) -> usize {
-        let value = match &self.value {
-            Some(Value::Inline(value)) => value.len(),
-            Some(Value::Stored(_)) | None => 0,
-        };
-        size_of::<Self>() + self.key.len() + value
-    }
-
     pub(crate) fn to_record(&self) -> record::Change<'_> {
         let value = self.value.as_ref().map(Value::to_record);
         record::Change { key: &self.key, value }
+    }
+
+    /// `None` if its value is longer than values in a record are.
+    pub(crate) fn from_record(change: &record::Change<'_>) -> Option<Self> {
+        let value = match &change.value {
+            Some(value) => Some(Value::from_record(value)?),
+            None => None,
+        };
+        Some(Write { key: Bytes::copy_from_slice(change.key), value })
     }
 }
 
@@ -57,14 +57,14 @@ impl Tree {
         Ok(self.finish_with(draft, writes)?.0)
     }
 
-    /// The same, and the writes that lead back from it to this tree, in no order, if they take no more than so many bytes
-    /// of memory.
+    /// The same, and what leads back from it to this tree, if that takes no more than so many bytes: changes, one behind
+    /// the other, in no order.
     pub(crate) fn update_undoably(
         &self,
         pages: &Pages,
         writes: &[Write],
         bytes_max: usize,
-    ) -> Result<(Tree, Option<Vec<Write>>), Error> {
+    ) -> Result<(Tree, Option<Vec<u8>>), Error> {
         let draft = Draft::begin(pages, self.lease.as_ref(), writes.len());
         self.finish_with(draft.undoable(bytes_max), writes)
     }
@@ -73,7 +73,7 @@ impl Tree {
         &self,
         draft: Draft<'_>,
         writes: &[Write],
-    ) -> Result<(Tree, Option<Vec<Write>>), Error> {
+    ) -> Result<(Tree, Option<Vec<u8>>), Error> {
         let pages = draft.pages();
         let mut growth = Growth::default();
         let mut slots = Vec::new();
@@ -92,7 +92,7 @@ impl Tree {
                 if let Value::Stored(stored) = entry.value {
                     draft.replace_value(stored);
                 }
-                draft.undo(&entry.key, || Some(entry.value.copied()));
+                draft.undo(&entry.key, Some(entry.value.to_record()));
                 let new = inside.iter().filter_map(|write| growth.entry(write));
                 slots.extend(new.map(|entry| Piece::new(Slot::Entry(entry))));
             }
@@ -167,7 +167,7 @@ impl Growth {
     /// The entry that a write to a new key makes, if it makes one.
     fn new_entry(&mut self, draft: &Draft<'_>, write: &Write) -> Option<Entry> {
         let entry = self.entry(write)?;
-        draft.undo(&write.key, || None);
+        draft.undo(&write.key, None);
         Some(entry)
     }
 
@@ -239,10 +239,14 @@ fn merge(draft: &Draft<'_>, page: &Page, writes: &[Write]) -> Result<Below, Erro
             }
             Step::Replace(at, write) => {
                 growth.lose(page.content_bytes(at));
-                if let Err(stored) = page.value_bytes(at) {
-                    draft.replace_value(stored);
-                }
-                draft.undo(&write.key, || Some(page.value(at)));
+                let before = match page.value_bytes(at) {
+                    Ok(value) => record::Value::Inline(value),
+                    Err(stored) => {
+                        draft.replace_value(stored);
+                        record::Value::Stored(stored)
+                    }
+                };
+                draft.undo(&write.key, Some(before));
                 in_place &= write.value.is_some();
                 if let Some(value) = &write.value {
                     growth.gain(write);
