@@ -334,6 +334,15 @@ fn versions_behind_a_flush_go_back_from_it_and_need_none_before() {
     model.prune(&store, &last_ten);
     model.compare(&store);
     assert_eq!(records("flush/"), 1);
+    // If it is gathered from the opening on, it goes on where that of the flush before ends.
+    store.close().unwrap();
+    drop(store);
+    let store = open();
+    model.prune(&store, &last_ten);
+    (0..3).for_each(|_| model.commit(&store, &mut rng));
+    model.prune(&store, &last_ten);
+    model.compare(&store);
+    assert_eq!(records("flush/"), 1);
     // With the last of them, no undo is left.
     model.prune(&store, &Retention { last: NonZeroU64::MIN, every: None });
     model.compare(&store);
