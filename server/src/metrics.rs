@@ -100,7 +100,14 @@ impl Prunings {
                 self.pages.inc_by(receipt.pages.count);
                 let freed = [receipt.pages, receipt.changes, receipt.values, receipt.blobs];
                 self.bytes.inc_by(freed.iter().map(|freed| freed.bytes).sum());
-                tracing::info!("pruned: {receipt}");
+                let counts =
+                    [receipt.dropped, receipt.transitions, receipt.flushes, receipt.entries];
+                let freed = freed.iter().map(|freed| freed.count);
+                if counts.into_iter().chain(freed).any(|count| count > 0) {
+                    tracing::info!("pruned: {receipt}");
+                } else {
+                    tracing::debug!("nothing to prune: {receipt}");
+                }
             }
             Err(error) => {
                 self.failed.inc();
