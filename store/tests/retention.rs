@@ -494,8 +494,8 @@ fn versions_that_are_not_there_are_not_pinned() {
     ));
 }
 
-#[test]
-fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
+/// With `undo`, the pruning makes versions from the flush behind them, and lets those before it go.
+fn crash_at_any_write(undo: bool) {
     let retention = Retention { last: NonZeroU64::new(3).unwrap(), every: NonZeroU64::new(5) };
     let mut openings = 0;
     for nth in 1.. {
@@ -507,6 +507,10 @@ fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
             model.commit(&store, &mut rng);
             if number % 6 == 0 {
                 store.flush().unwrap();
+            }
+            if undo && number == 4 {
+                // From now on it is gathered.
+                store.prune(&retention).unwrap();
             }
         }
         // Everything up to here is durable.
@@ -535,10 +539,21 @@ fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
             openings += 1;
         }
         if done.is_ok() {
+            assert_eq!(count(&*memory, Keyspace::Undo) > 0, undo);
             break;
         }
     }
     assert!(openings > 10, "{openings} openings");
+}
+
+#[test]
+fn crash_at_any_write_of_a_pruning_loses_nothing_that_is_kept() {
+    crash_at_any_write(false);
+}
+
+#[test]
+fn crash_at_any_write_of_a_pruning_with_undo_loses_nothing_that_is_kept() {
+    crash_at_any_write(true);
 }
 
 /// The same writes for a version each time.
