@@ -17,9 +17,9 @@ use super::{
     memory::{Memory, Spare},
 };
 
-/// The frames of one segment of the table, and how many segments there may be: enough for billions of entries.
-const SEGMENT: usize = 1 << 13;
-const SEGMENTS: usize = 1 << 15;
+/// The frames of one block of the table, and how many blocks there may be: enough for billions of entries.
+const BLOCK: usize = 1 << 13;
+const BLOCKS: usize = 1 << 15;
 /// How many frames are made free at once.
 const RELEASED_AT_ONCE: usize = 64;
 
@@ -101,7 +101,7 @@ const _: () = assert!(size_of::<Line>() == 64);
 #[derive(Debug)]
 pub(super) struct Frames {
     /// Each is made when the one before it is full, and never moves.
-    segments: Box<[OnceLock<Box<[Line]>>]>,
+    blocks: Box<[OnceLock<Box<[Line]>>]>,
     /// How many frames there are.
     count: AtomicU32,
     /// Held while one is added.
@@ -117,9 +117,9 @@ pub(super) struct Frames {
 impl Frames {
     /// With a budget for the memory of pages, in bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
-        let segments = iter::repeat_with(OnceLock::new).take(SEGMENTS).collect();
+        let blocks = iter::repeat_with(OnceLock::new).take(BLOCKS).collect();
         let (count, adding, free, droppable, trees) = <_>::default();
-        Frames { segments, count, adding, free, memory: Memory::new(bytes_max), droppable, trees }
+        Frames { blocks, count, adding, free, memory: Memory::new(bytes_max), droppable, trees }
     }
 
     pub(super) fn memory(&self) -> &Memory {
@@ -142,8 +142,8 @@ impl Frames {
     }
 
     fn of(&self, FrameId(frame): FrameId) -> &Mutex<Frame> {
-        let (segment, place) = (frame as usize / SEGMENT, frame as usize % SEGMENT);
-        &self.segments[segment].get().expect("it was made with its first frame")[place].0
+        let (block, place) = (frame as usize / BLOCK, frame as usize % BLOCK);
+        &self.blocks[block].get().expect("it was made with its first frame")[place].0
     }
 
     /// Locks a frame: never while another one is locked, but for siblings in their order, and for the children of a
@@ -218,8 +218,8 @@ impl Frames {
     fn add(&self) -> FrameId {
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count.load(Ordering::Relaxed);
-        self.segments[count as usize / SEGMENT]
-            .get_or_init(|| iter::repeat_with(|| Line(Frame::FREE.into())).take(SEGMENT).collect());
+        self.blocks[count as usize / BLOCK]
+            .get_or_init(|| iter::repeat_with(|| Line(Frame::FREE.into())).take(BLOCK).collect());
         self.count.store(count + 1, Ordering::Release);
         FrameId(count)
     }
