@@ -161,7 +161,7 @@ pub(crate) fn check(shared: &Shared, mut progress: impl FnMut(u64, u64)) -> Resu
         };
         if let Some(ahead) = check.ahead.remove(&version) {
             state = state.or(ahead);
-        } else if flushes.iter().any(|flush| flush.version == version) {
+        } else if flushes.binary_search_by_key(&version, |flush| flush.version).is_ok() {
             let read = check.flush(&header, state.is_none())?;
             state = state.or(read);
         }
@@ -418,13 +418,9 @@ impl Check<'_> {
         let images = images(needed, shared.versions.images.held());
         let oldest = shared.published().snapshot.version.tree.oldest();
         left += self.segments.free(&images, oldest).count();
-        for (space, runs) in [(Keyspace::Changes, &needed.changes), (Keyspace::Undo, &needed.undo)]
-        {
-            for (start, end) in runs.gaps() {
-                let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
-                let (start, end) = (Included(&start[..]), Excluded(&end[..]));
-                left += self.engine.scan(space, start, end, Direction::Ascending).count();
-            }
+        for (space, start, end) in needed.gaps() {
+            let (start, end) = (Included(&start[..]), Excluded(&end[..]));
+            left += self.engine.scan(space, start, end, Direction::Ascending).count();
         }
         let scan = |space| self.engine.scan(space, Unbounded, Unbounded, Direction::Ascending);
         for entry in scan(Keyspace::Pages) {

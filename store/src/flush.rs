@@ -300,13 +300,19 @@ impl Flusher {
     /// Lets the pages of sparse segments that the tree has be written anew, and those above them. False if there are
     /// none.
     fn move_pages(&self, tree: &Tree, segments: &mut Table) -> Result<bool, Error> {
-        let flushes = flushes::all(&*self.shared.engine).collect::<Result<Vec<_>, _>>()?;
         let kept = self.shared.versions.kept();
-        let alone = kept.below_horizon().filter_map(|version| flushes::base(&flushes, version));
-        let mut held = alone.map(|flush| flush.image).collect::<Vec<_>>();
-        held.sort_unstable();
+        // Older versions are made from older flushes.
+        let alone =
+            kept.horizon().0.checked_sub(1).and_then(|last| kept.newest_until(Version(last)));
+        let base = alone.map(|version| flushes::read_base(&*self.shared.engine, version));
+        let base = match base.transpose() {
+            // Then it is not known what stays in any case; a check names it.
+            Err(Error::Damaged(_)) => return Ok(false),
+            base => base?,
+        };
+        let held = base.flatten().map(|(flush, _)| flush.image);
         let bytes_max = self.shared.pages.bytes_max() / MOVED_PART;
-        let sparse = segments.sparse(&held, bytes_max as u64);
+        let sparse = segments.sparse(held, bytes_max as u64);
         for id in &sparse {
             match self.move_segment(tree, *id, segments) {
                 // What could be read is moved, the rest stays as it is; a check names it.

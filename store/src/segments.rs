@@ -165,12 +165,11 @@ impl Table {
     }
 
     /// The segments that should be written anew for most of their pages are dead, the emptiest first: so many that of
-    /// what is left four sevenths are alive, but no more than `bytes_max` of living pages. Those that one of the images
-    /// `held` may need, which are in order, stay in any case and are left out.
-    pub(crate) fn sparse(&self, held: &[Image], bytes_max: u64) -> Vec<SegmentId> {
-        let is_movable = |segment: &Segment| {
-            segment.live > 0 && held.last().is_none_or(|held| *held < segment.born)
-        };
+    /// what is left four sevenths are alive, but no more than `bytes_max` of living pages. Those that the image `held`
+    /// may need, or older ones, stay in any case and are left out.
+    pub(crate) fn sparse(&self, held: Option<Image>, bytes_max: u64) -> Vec<SegmentId> {
+        let is_movable =
+            |segment: &Segment| segment.live > 0 && held.is_none_or(|held| held < segment.born);
         let mut living =
             self.all.iter().filter(|(_, segment)| is_movable(segment)).collect::<Vec<_>>();
         let mut all = living.iter().map(|(_, segment)| segment.bytes).sum::<u64>();
@@ -269,7 +268,7 @@ mod tests {
     #[test]
     fn emptiest_segments_are_sparse_until_four_sevenths_are_alive() {
         let sparse = |segments: &[(u64, u64)], bytes_max| {
-            let sparse = table(segments).sparse(&[], bytes_max);
+            let sparse = table(segments).sparse(None, bytes_max);
             sparse.into_iter().map(|id| id.chunk / 10).collect::<Vec<_>>()
         };
         assert_eq!(sparse(&[(60, 100), (57, 100)], 1000), [0; 0]);
@@ -284,7 +283,7 @@ mod tests {
         for ((_, segment), born) in table.all.iter_mut().zip([3, 7]) {
             segment.born = image(born);
         }
-        let sparse = |held: &[Image]| table.sparse(held, 1000).len();
+        let sparse = |held: &[Image]| table.sparse(held.last().copied(), 1000).len();
         assert_eq!(
             [&[][..], &[image(2)], &[image(3), image(6)], &[image(7)]].map(sparse),
             [2, 2, 1, 0]

@@ -107,6 +107,14 @@ impl Needed {
     pub(crate) fn has_flush(&self, version: Version) -> bool {
         self.flushes.binary_search_by_key(&version, |flush| flush.version).is_ok()
     }
+
+    /// Where what is not needed of changes and undo is: the first key, and the one behind the last.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = (Keyspace, [u8; 8], [u8; 8])> + '_ {
+        let spaces = [(Keyspace::Changes, &self.changes), (Keyspace::Undo, &self.undo)];
+        spaces.into_iter().flat_map(|(space, runs)| {
+            runs.gaps().map(move |(start, end)| (space, start.to_be_bytes(), end.to_be_bytes()))
+        })
+    }
 }
 
 /// Runs of versions, in order and apart from one another: first and last of each.
@@ -127,21 +135,24 @@ impl Runs {
         Runs(runs)
     }
 
-    pub(crate) fn have(&self, version: Version) -> bool {
+    /// The run that a version is in.
+    fn run(&self, version: Version) -> Option<(u64, u64)> {
         let behind = self.0.partition_point(|(first, _)| *first <= version.0);
-        behind > 0 && version.0 <= self.0[behind - 1].1
+        let run = behind.checked_sub(1).map(|at| self.0[at]);
+        run.filter(|(_, last)| version.0 <= *last)
+    }
+
+    pub(crate) fn have(&self, version: Version) -> bool {
+        self.run(version).is_some()
     }
 
     /// The version before the first one of the run that one is in, or that itself.
     pub(crate) fn first_before(&self, version: Version) -> Version {
-        let behind = self.0.partition_point(|(first, _)| *first <= version.0);
-        let run = behind.checked_sub(1).map(|at| self.0[at]);
-        let run = run.filter(|(_, last)| version.0 <= *last);
-        Version(run.map_or(version.0, |(first, _)| first - 1))
+        Version(self.run(version).map_or(version.0, |(first, _)| first - 1))
     }
 
     /// The runs of versions before and between them: the first, and the one behind the last.
-    pub(crate) fn gaps(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    fn gaps(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let behind = self.0.iter().map(|(_, last)| last.saturating_add(1));
         let starts = [0].into_iter().chain(behind);
         let gaps = starts.zip(self.0.iter().map(|(first, _)| *first));
@@ -227,17 +238,13 @@ impl<'a> Sweep<'a> {
         drop(self.shared.history.forget_others(&needed.flushes));
         // From now on nobody reads another one who does not so far.
         let images = images(&needed, versions.images.held());
-        for (space, runs) in [(Keyspace::Changes, &needed.changes), (Keyspace::Undo, &needed.undo)]
-        {
-            for (start, end) in runs.gaps() {
-                let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
-                let counted = self.count(space, &start, &end)?;
-                let Some(freed) = counted else { return Ok(false) };
-                if freed.count > 0 && !self.delete_range(space, &start, &end)? {
-                    return Ok(false);
-                }
-                self.swept.changes.add(freed);
+        for (space, start, end) in needed.gaps() {
+            let counted = self.count(space, &start, &end)?;
+            let Some(freed) = counted else { return Ok(false) };
+            if freed.count > 0 && !self.delete_range(space, &start, &end)? {
+                return Ok(false);
             }
+            self.swept.changes.add(freed);
         }
         if !self.segments(&segments, &images)? {
             return Ok(false);
